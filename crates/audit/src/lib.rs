@@ -1,0 +1,1 @@
+//! OCSF records, the hash chain, the sinks.

@@ -1,0 +1,1 @@
+//! The policy file: its shape, its schema, its errors.

@@ -1,0 +1,1 @@
+//! The operator's side: live sessions, the denylist, the operator socket.

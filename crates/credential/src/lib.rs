@@ -1,0 +1,1 @@
+//! The only crate that holds plaintext secrets: sources, leases, forms, scrubbing.

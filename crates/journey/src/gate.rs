@@ -1,0 +1,288 @@
+//! The order (S3), straight down the page, once for every way in:
+//! identify → authenticate → denylist → destination rule → limit → resolve and deny-set, for a connection; then,
+//! for each request: agree → destination rule → authenticate → denylist → authorize → limit → inject.
+//!
+//! A way in gathers the evidence below and calls [`judge_connection`] and [`judge_request`]; it decides nothing.
+
+use http::{HeaderMap, Method, Uri};
+
+use crate::{
+    authorize::authorize,
+    denial::{Denial, DenyCode},
+    destination::{Destination, agree_with_destination, agree_with_server_name},
+    inject::{AuditGate, Credentials, InjectionPlan, Presentation, plan_injection},
+    limit::{Limits, admit},
+    policy::{AllowedDestination, Policy, Posture, Rule, TokenDemand, TunnelProtocol},
+    resolve::{ResolvedDestination, Resolver, resolve},
+    session::{
+        Denylist, PresentedToken, Session, TokenVerifier, UnixSeconds, authenticate, check_denylist,
+        presented_to_destination,
+    },
+};
+
+/// What the journey needs from the plane that runs it.
+pub trait Plane {
+    /// Verifies tokens.
+    type Tokens: TokenVerifier;
+    /// Knows ended sessions.
+    type Denylist: Denylist;
+    /// Counts.
+    type Limits: Limits;
+    /// Resolves names.
+    type Resolver: Resolver + Sync;
+    /// Holds credentials.
+    type Credentials: Credentials;
+    /// Knows whether records can be written.
+    type Audit: AuditGate;
+
+    /// The token verifier.
+    fn tokens(&self) -> &Self::Tokens;
+    /// The denylist.
+    fn denylist(&self) -> &Self::Denylist;
+    /// The counters.
+    fn limits(&self) -> &Self::Limits;
+    /// The resolver.
+    fn resolver(&self) -> &Self::Resolver;
+    /// The credential store.
+    fn credentials(&self) -> &Self::Credentials;
+    /// The audit store's state.
+    fn audit(&self) -> &Self::Audit;
+    /// The wall clock, for tokens.
+    fn now(&self) -> UnixSeconds;
+}
+
+/// Whose connection this is, from `Proxy-Authorization`: the first three stages, before anything is looked up.
+///
+/// # Errors
+/// A presented token that is not good is refused, even where none is needed.
+pub fn attribute<P: Plane>(plane: &P, presented: &[PresentedToken<'_>]) -> Result<Option<Session>, Denial> {
+    authenticate(plane.tokens(), presented, plane.now())?
+        .map(|authenticated| check_denylist(plane.denylist(), authenticated))
+        .transpose()
+}
+
+/// A connection that may be opened: which rule serves it and for which session it is counted.
+#[derive(Debug)]
+pub struct ConnectionPass<S> {
+    allowed: AllowedDestination,
+    session: Option<Session>,
+    slot: Option<S>,
+}
+
+impl<S> ConnectionPass<S> {
+    /// The destination and its rule.
+    #[must_use]
+    pub const fn allowed(&self) -> &AllowedDestination {
+        &self.allowed
+    }
+
+    /// The session that the connection is attributed to.
+    #[must_use]
+    pub const fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+
+    /// Takes the counter's slot, to be held for as long as the connection lives.
+    pub const fn take_slot(&mut self) -> Option<S> {
+        self.slot.take()
+    }
+}
+
+/// Judges a connection to `destination` that `presented` tokens came with. An opaque or passed-through tunnel shows
+/// no request later, so it needs its token here; a bumped one may bring it with each request.
+///
+/// # Errors
+/// Whatever the first failing stage says.
+pub fn judge_connection<P: Plane>(
+    plane: &P,
+    policy: &Policy,
+    destination: Destination,
+    presented: &[PresentedToken<'_>],
+) -> Result<ConnectionPass<<P::Limits as Limits>::Slot>, Denial> {
+    let session = attribute(plane, presented)?;
+    let allowed = policy.allow(destination)?;
+    let rule = allowed.rule();
+    let shows_requests = rule.posture == Posture::Bump || rule.plaintext;
+    if session.is_none() && rule.token == TokenDemand::Required && !shows_requests {
+        return Err(Denial::new(DenyCode::TokenMissing).by(&rule.id));
+    }
+    let slot = session.as_ref().map(|session| count_connection(plane, policy, session, &allowed)).transpose()?;
+    Ok(ConnectionPass { allowed, session, slot })
+}
+
+/// Counts a connection for a session that was not known when it was opened.
+///
+/// # Errors
+/// [`DenyCode::ConnectionLimit`] or [`DenyCode::DestinationsLimit`].
+pub fn count_connection<P: Plane>(
+    plane: &P,
+    policy: &Policy,
+    session: &Session,
+    allowed: &AllowedDestination,
+) -> Result<<P::Limits as Limits>::Slot, Denial> {
+    plane
+        .limits()
+        .admit_connection(session, allowed.destination(), policy.session_limits())
+        .map_err(|exceeded| Denial::from(exceeded).by(&allowed.rule().id))
+}
+
+/// The stage before any dial, on every way in.
+///
+/// # Errors
+/// As [`resolve`].
+pub async fn resolve_destination<P: Plane>(
+    plane: &P,
+    policy: &Policy,
+    allowed: AllowedDestination,
+) -> Result<ResolvedDestination, Denial> {
+    resolve(plane.resolver(), policy, allowed).await
+}
+
+/// What the first bytes inside a tunnel are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TunnelOpening<'a> {
+    /// A TLS ClientHello.
+    Tls {
+        /// Its SNI, as sent.
+        server_name: Option<&'a str>,
+        /// Whether it has an `encrypted_client_hello` extension.
+        encrypted_client_hello: bool,
+    },
+    /// Anything else.
+    NotTls,
+}
+
+/// How a tunnel is served after its first bytes were judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TunnelTreatment {
+    /// Terminate TLS and judge each request.
+    Bump,
+    /// Carry the client's own TLS.
+    PassThrough,
+    /// Read plain HTTP and judge each request.
+    PlainHttp,
+}
+
+/// Stage *bump or pass through*: the opening must be what the rule carries, and name the tunnel's own host (P3, P5).
+/// Not asked for [`TunnelProtocol::Opaque`], whose peer may speak first.
+///
+/// # Errors
+/// [`DenyCode::TlsRequired`], [`DenyCode::ServerNameMissing`], [`DenyCode::ServerNameMismatch`] or
+/// [`DenyCode::EncryptedClientHello`].
+pub fn judge_opening(allowed: &AllowedDestination, opening: TunnelOpening<'_>) -> Result<TunnelTreatment, Denial> {
+    let rule = allowed.rule();
+    let deny = |code| Err(Denial::new(code).by(&rule.id));
+    let TunnelOpening::Tls { server_name, encrypted_client_hello } = opening else {
+        return if rule.plaintext { Ok(TunnelTreatment::PlainHttp) } else { deny(DenyCode::TlsRequired) };
+    };
+    let Some(server_name) = server_name else { return deny(DenyCode::ServerNameMissing) };
+    agree_with_server_name(allowed.destination(), server_name).map_err(|denial| denial.by(&rule.id))?;
+    match rule.posture {
+        Posture::Bump => Ok(TunnelTreatment::Bump),
+        // A terminated handshake reads the outer name only and can do so safely; a carried one would let the
+        // inner name go anywhere that the outer name's servers go.
+        Posture::PassThrough if encrypted_client_hello && !rule.encrypted_client_hello => {
+            deny(DenyCode::EncryptedClientHello)
+        }
+        Posture::PassThrough => Ok(TunnelTreatment::PassThrough),
+        Posture::DenyAll => deny(DenyCode::DestinationNotAllowed),
+    }
+}
+
+/// Whether a policy that came later still carries this tunnel in this way.
+///
+/// # Errors
+/// [`DenyCode::PolicyChanged`].
+pub fn still_allowed(policy: &Policy, allowed: &AllowedDestination) -> Result<(), Denial> {
+    let changed = |why: &'static str| Err(Denial::new(DenyCode::PolicyChanged).because(why));
+    match policy.allow(allowed.destination().clone()) {
+        Err(_) => changed("no rule covers the destination any more"),
+        Ok(now) if !same_treatment(now.rule(), allowed.rule()) => changed("the destination is served differently now"),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn same_treatment(now: &Rule, then: &Rule) -> bool {
+    now.posture == then.posture
+        && now.protocol == then.protocol
+        && (now.token == then.token || now.token == TokenDemand::Optional)
+        && now.addresses == then.addresses
+        && (now.encrypted_client_hello || !then.encrypted_client_hello)
+}
+
+/// A request as it arrived.
+#[derive(Debug)]
+pub struct RequestEvidence<'a> {
+    /// The destination that the connection (or the absolute-form target) names.
+    pub destination: &'a Destination,
+    /// The session that the connection, or `Proxy-Authorization`, is attributed to.
+    pub attributed: Option<&'a Session>,
+    /// The method.
+    pub method: &'a Method,
+    /// The target as sent.
+    pub target: &'a Uri,
+    /// The header fields as sent.
+    pub headers: &'a HeaderMap,
+}
+
+/// Judges one request, by the policy of this moment.
+///
+/// # Errors
+/// Whatever the first failing stage says.
+pub fn judge_request<P: Plane>(
+    plane: &P,
+    policy: &Policy,
+    request: &RequestEvidence<'_>,
+) -> Result<InjectionPlan<<P::Credentials as Credentials>::Lease>, Denial> {
+    agree_with_destination(request.destination, request.target, request.headers)?;
+    let allowed = policy.allow(request.destination.clone())?;
+    let (session, presentation) = identify_session(plane, policy, request, allowed.rule())?;
+    let permit = authorize(allowed, request.method, request.target.path(), request.headers)?;
+    let admission = admit(plane.limits(), policy, permit, session)?;
+    plan_injection(plane.credentials(), plane.audit(), admission, presentation)
+}
+
+/// Authenticate and denylist for one request: its own token first, else the connection's.
+fn identify_session<P: Plane>(
+    plane: &P,
+    policy: &Policy,
+    request: &RequestEvidence<'_>,
+    rule: &Rule,
+) -> Result<(Option<Session>, Presentation), Denial> {
+    let by_rule = |denial: Denial| denial.by(&rule.id);
+    let presented =
+        presented_to_destination(request.headers, request.target.query(), policy.token_headers(), rule);
+    let own = match attribute(plane, &presented) {
+        // Where nothing is injected, an Authorization that is no session token is the guest's own and its business.
+        Err(denial) if denial.code() == DenyCode::TokenInvalid && rule.injection.is_none() => None,
+        other => other.map_err(by_rule)?,
+    };
+    // The connection's session is asked again: it may have been ended since.
+    let attributed = match request.attributed {
+        Some(session) if plane.denylist().is_revoked(session.id()) => {
+            return Err(by_rule(DenyCode::SessionRevoked.into()));
+        }
+        // A tunnel outlives its token's lifetime at most until its next request.
+        Some(session) if session.claims().expires <= plane.now() && own.is_none() => {
+            return Err(by_rule(DenyCode::TokenExpired.into()));
+        }
+        attributed => attributed,
+    };
+    if let (Some(own), Some(attributed)) = (&own, attributed)
+        && own.id() != attributed.id()
+    {
+        return Err(by_rule(DenyCode::SessionMismatch.into()));
+    }
+    match (own, attributed) {
+        (Some(own), _) => Ok((Some(own), Presentation::ByRequest)),
+        (None, Some(attributed)) => Ok((Some(attributed.clone()), Presentation::NotByRequest)),
+        (None, None) if rule.token == TokenDemand::Optional => Ok((None, Presentation::NotByRequest)),
+        (None, None) => Err(by_rule(DenyCode::TokenMissing.into())),
+    }
+}
+
+/// Whether a tunnel's first bytes are looked at before it is carried.
+#[must_use]
+pub fn opening_is_judged(rule: &Rule) -> bool {
+    rule.protocol == TunnelProtocol::Tls
+}

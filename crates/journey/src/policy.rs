@@ -1,0 +1,392 @@
+//! What the owner allowed, in the form the journey reads: validated, canonical, indexed. A policy is immutable;
+//! a reload builds another one and swaps it.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use http::{HeaderName, Method};
+
+use crate::{
+    address::{AddressExceptions, DenySet},
+    denial::{Denial, DenyCode},
+    destination::{Destination, Transport},
+    name::{HostName, HostPattern, parent_of},
+    path::PathPattern,
+};
+
+/// A TCP port, 1 to 65535.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Port(std::num::NonZeroU16);
+
+impl Port {
+    /// HTTPS.
+    pub const HTTPS: Self = Self(std::num::NonZeroU16::new(443).unwrap());
+    /// Plain HTTP.
+    pub const HTTP: Self = Self(std::num::NonZeroU16::new(80).unwrap());
+
+    /// A port, unless it is 0.
+    #[must_use]
+    pub const fn new(number: u16) -> Option<Self> {
+        match std::num::NonZeroU16::new(number) {
+            Some(port) => Some(Self(port)),
+            None => None,
+        }
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The name of a rule in answers and records: the key's place in the file and its host pattern,
+/// `destinations[2] api.example.org`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RuleId(Arc<str>);
+
+impl RuleId {
+    /// A rule's name.
+    #[must_use]
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RuleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name of an upstream credential in the configuration; never the secret itself.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CredentialName(Arc<str>);
+
+impl CredentialName {
+    /// A credential's name.
+    #[must_use]
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CredentialName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where an upstream credential comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CredentialSource {
+    /// An environment variable of the gateway, read once at start.
+    Env(String),
+    /// A file, watched. One trailing line break is not part of the value.
+    File(std::path::PathBuf),
+}
+
+/// The rung of the posture ladder on which one destination is served, after `auto` was resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Posture {
+    /// Nothing goes out.
+    DenyAll,
+    /// The TLS session is the client's own; only its server name is read.
+    PassThrough,
+    /// TLS is terminated with a minted leaf and re-originated.
+    Bump,
+}
+
+impl Posture {
+    /// The word used in files, answers and records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DenyAll => "deny-all",
+            Self::PassThrough => "pass-through",
+            Self::Bump => "bump",
+        }
+    }
+}
+
+/// What a tunnel to a destination carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TunnelProtocol {
+    /// TLS whose server name equals the tunnel's host.
+    #[default]
+    Tls,
+    /// Anything. Only the host and port are judged; only with [`Posture::PassThrough`].
+    Opaque,
+}
+
+/// Whether a request must present a session token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TokenDemand {
+    /// Without one the request is refused.
+    #[default]
+    Required,
+    /// Without one the request is forwarded with nothing attached.
+    Optional,
+}
+
+/// Which requests a rule lets through. Deny wins; an empty `allow` allows everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RequestRules {
+    /// At least one must cover the request, unless there is none.
+    pub allow: Vec<RequestRule>,
+    /// None may cover the request.
+    pub deny: Vec<RequestRule>,
+}
+
+impl RequestRules {
+    /// Whether every request is allowed.
+    #[must_use]
+    pub fn is_unrestricted(&self) -> bool {
+        self.allow.is_empty() && self.deny.is_empty()
+    }
+
+    /// Whether any rule judges paths.
+    #[must_use]
+    pub fn judge_paths(&self) -> bool {
+        self.allow.iter().chain(&self.deny).any(|rule| !rule.paths.is_empty())
+    }
+}
+
+/// A set of requests. An empty list covers everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RequestRule {
+    /// Methods, exactly as spelled (RFC 9110 section 9.1: case-sensitive).
+    pub methods: Vec<Method>,
+    /// Patterns over the raw path.
+    pub paths: Vec<PathPattern>,
+    /// Header fields that must all be present with one of the given values; no values: must be present.
+    pub headers: Vec<(HeaderName, Vec<String>)>,
+}
+
+/// How an upstream credential is attached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Injection {
+    /// Which credential.
+    pub credential: CredentialName,
+    /// Where it goes.
+    pub form: InjectionForm,
+    /// Whether the rule lets the credential leave without TLS.
+    pub over_plaintext: bool,
+}
+
+/// Where a credential goes in the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InjectionForm {
+    /// A header field whose value is `prefix`, the credential, `suffix`.
+    Header {
+        /// The field.
+        name: HeaderName,
+        /// Text before the credential.
+        prefix: String,
+        /// Text after it.
+        suffix: String,
+    },
+    /// `Authorization: Basic` (RFC 7617) with this user name and the credential as the password.
+    Basic {
+        /// The user name; no colon.
+        username: String,
+    },
+    /// A query parameter.
+    Query {
+        /// The parameter's name, as it stands in the URL.
+        parameter: String,
+    },
+}
+
+/// A number of events in a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Events, at least 1.
+    pub events: std::num::NonZeroU32,
+    /// Window, in seconds: 1, 60, 3600 or 86400.
+    pub window_seconds: u32,
+}
+
+/// What one session may use. `None`: no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Requests.
+    pub requests: Option<Rate>,
+    /// New connections.
+    pub connections: Option<Rate>,
+    /// Connections open at once.
+    pub concurrent_connections: Option<u32>,
+    /// Bytes sent towards upstreams over the session's life.
+    pub bytes_out: Option<u64>,
+    /// Distinct hosts over the session's life.
+    pub distinct_destinations: Option<u32>,
+}
+
+/// What one session may use of one destination.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DestinationLimits {
+    /// Requests.
+    pub requests: Option<Rate>,
+}
+
+/// What the owner said about one destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Its name in answers and records.
+    pub id: RuleId,
+    /// Which hosts.
+    pub host: HostPattern,
+    /// Which ports; never empty.
+    pub ports: Vec<Port>,
+    /// How it is served.
+    pub posture: Posture,
+    /// What a tunnel carries.
+    pub protocol: TunnelProtocol,
+    /// Whether plain HTTP is served besides TLS.
+    pub plaintext: bool,
+    /// Whether a real Encrypted ClientHello may pass through.
+    pub encrypted_client_hello: bool,
+    /// Whether a token is needed.
+    pub token: TokenDemand,
+    /// Which requests.
+    pub requests: RequestRules,
+    /// Which credential is attached, and how.
+    pub injection: Option<Injection>,
+    /// How much.
+    pub limits: DestinationLimits,
+    /// Which addresses.
+    pub addresses: AddressExceptions,
+}
+
+/// Passing the destination rule: this destination is covered by exactly this rule.
+#[derive(Debug, Clone)]
+pub struct AllowedDestination {
+    destination: Destination,
+    rule: Arc<Rule>,
+}
+
+impl AllowedDestination {
+    /// What the request is for.
+    #[must_use]
+    pub const fn destination(&self) -> &Destination {
+        &self.destination
+    }
+
+    /// The rule that allowed it.
+    #[must_use]
+    pub const fn rule(&self) -> &Arc<Rule> {
+        &self.rule
+    }
+}
+
+/// The compiled policy. Lookup is two hash probes, whatever the number of rules.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    exact: HashMap<HostName, Vec<Arc<Rule>>>,
+    wildcard: HashMap<HostName, Vec<Arc<Rule>>>,
+    deny_set: DenySet,
+    session_limits: SessionLimits,
+    token_headers: Vec<HeaderName>,
+    rules: usize,
+}
+
+impl Policy {
+    /// Compiles rules. Two rules for one host pattern must differ in their ports; the configuration refuses others,
+    /// and here the first one would win.
+    #[must_use]
+    pub fn new(rules: Vec<Rule>, deny_set: DenySet, session_limits: SessionLimits, token_headers: Vec<HeaderName>) -> Self {
+        let mut policy = Self { deny_set, session_limits, token_headers, rules: rules.len(), ..Self::default() };
+        for rule in rules {
+            let table = match &rule.host {
+                HostPattern::Exact(_) => &mut policy.exact,
+                HostPattern::Wildcard(_) => &mut policy.wildcard,
+            };
+            let (HostPattern::Exact(key) | HostPattern::Wildcard(key)) = &rule.host;
+            table.entry(key.clone()).or_default().push(Arc::new(rule));
+        }
+        policy
+    }
+
+    /// The deny-set for resolved addresses.
+    #[must_use]
+    pub const fn deny_set(&self) -> &DenySet {
+        &self.deny_set
+    }
+
+    /// The same policy for a gateway that listens on these sockets.
+    #[must_use]
+    pub fn for_listeners(mut self, listeners: Arc<[std::net::SocketAddr]>) -> Self {
+        self.deny_set = self.deny_set.with_listeners(listeners);
+        self
+    }
+
+    /// What each session may use.
+    #[must_use]
+    pub const fn session_limits(&self) -> &SessionLimits {
+        &self.session_limits
+    }
+
+    /// Further header fields in which a session token may be presented.
+    #[must_use]
+    pub fn token_headers(&self) -> &[HeaderName] {
+        &self.token_headers
+    }
+
+    /// The number of rules.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.rules
+    }
+
+    /// Whether there is no rule at all: nothing is let out.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.rules == 0
+    }
+
+    /// Every rule, in no particular order.
+    pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.exact.values().chain(self.wildcard.values()).flatten()
+    }
+
+    /// Finds the one rule that covers a destination: an exact name before a wildcard, and no falling through from
+    /// one to the other, so that the set of injected hosts is never wider than the set of allowed ones.
+    ///
+    /// # Errors
+    /// [`DenyCode::DestinationNotAllowed`], [`DenyCode::PortNotAllowed`] or [`DenyCode::PlaintextNotAllowed`].
+    pub fn allow(&self, destination: Destination) -> Result<AllowedDestination, Denial> {
+        let host = destination.host();
+        let rules = self
+            .exact
+            .get(host)
+            .or_else(|| parent_of(host).and_then(|parent| self.wildcard.get(parent)))
+            .ok_or(DenyCode::DestinationNotAllowed)?;
+        let Some(rule) = rules.iter().find(|rule| rule.ports.contains(&destination.port())) else {
+            return Err(DenyCode::PortNotAllowed.into());
+        };
+        if rule.posture == Posture::DenyAll {
+            return Err(Denial::new(DenyCode::DestinationNotAllowed).by(&rule.id));
+        }
+        if destination.transport() == Transport::Plain && !rule.plaintext {
+            return Err(Denial::new(DenyCode::PlaintextNotAllowed).by(&rule.id));
+        }
+        Ok(AllowedDestination { rule: Arc::clone(rule), destination })
+    }
+}

@@ -1,0 +1,1 @@
+//! The native data plane: listeners, entries, TLS, upstream pool, relay, drain.

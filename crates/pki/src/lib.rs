@@ -1,0 +1,1 @@
+//! The CA, leaf minting, trust bundles.

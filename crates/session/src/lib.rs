@@ -1,0 +1,1 @@
+//! Session tokens: mint, verify, rotate, JWKS.

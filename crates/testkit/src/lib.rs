@@ -1,0 +1,1 @@
+//! Test support: fake clock and resolver, real TLS origins, a real DNS server, real gateways.

@@ -1,0 +1,1 @@
+//! Pure parsers for what arrives on the wire before anything is trusted.
