@@ -1,1 +1,13 @@
-//! conformance
+//! What every data plane must do, as scenarios over real sockets. The scenarios are in `tests/`, one file a theme;
+//! here is what they share: the [`plane`] under test and the [`world`] around it.
+
+pub mod plane;
+pub mod record;
+pub mod world;
+
+pub use outgate_testkit::{
+    Alpn, CertificateKind, DnsAnswer, DnsServer, Guest, Origin, OriginOptions, Outcome, Req,
+    Response, TestCa, TlsOptions, Way, codec, eventually, frames, guest::Channel, h1::H1,
+    hello, message::ReqBody, raw, websocket, within,
+};
+pub use world::{K1, K2, Mark, Setup, World, add_destination, destination};

@@ -1,1 +1,205 @@
-//! The policy file: its shape, its schema, its errors.
+//! Decides what the policy file says. A file is either a [`Config`], valid as a whole, or a list of [`Problems`]:
+//! every one of them at once, each with its place, its key and what to write instead. What could be misread is
+//! refused: unknown keys, empty values, two rules for one place, a restriction that could not be enforced.
+//!
+//! Text → spanned tree (`yaml`, `node`) → the file as written (`read`, `file`, which is also the schema) → `check`.
+
+mod check;
+mod file;
+mod node;
+mod problem;
+mod read;
+mod scalar;
+mod secrecy;
+mod view;
+mod yaml;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::Read as _,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use outgate_journey::{
+    name::HostName,
+    policy::{CredentialName, CredentialSource, InjectionForm, Policy, Posture},
+};
+
+pub use problem::{Problem, Problems};
+
+/// Files above this size, in bytes, are refused.
+pub const MAX_FILE_BYTES: usize = 4 << 20;
+
+/// A valid configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where guests connect.
+    pub listen: Listen,
+    /// Where the gateway keeps its state; `None`: the platform's place.
+    pub state_dir: Option<PathBuf>,
+    /// Where each upstream credential comes from. Paths are resolved against the file's folder.
+    pub credentials: BTreeMap<CredentialName, CredentialSource>,
+    /// What is let out. Its deny-set knows no listeners yet: see [`Policy::for_listeners`].
+    pub policy: Policy,
+    /// Session tokens.
+    pub sessions: Sessions,
+    /// Where names are looked up.
+    pub resolver: ResolverConfig,
+    /// How upstreams are verified.
+    pub upstream: Upstream,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// Where the audit trail is written; `None`: below the state directory.
+    pub audit_dir: Option<PathBuf>,
+    /// What is valid but probably not meant.
+    pub warnings: Vec<Problem>,
+}
+
+/// Where guests connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// Sockets of the explicit proxy, at least one. Port 0 lets the kernel choose.
+    pub proxy: Vec<SocketAddr>,
+    /// Connections open at once, over all listeners; at least 1.
+    pub max_connections: usize,
+}
+
+/// Session tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sessions {
+    /// A token's life, 1 second to 60 minutes.
+    pub ttl: Duration,
+}
+
+/// Where names are looked up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ResolverConfig {
+    /// DNS servers; empty: the system's.
+    pub servers: Vec<SocketAddr>,
+    /// Names with fixed addresses, which no DNS server is asked for; each has at least one address.
+    pub hosts: HashMap<HostName, Vec<IpAddr>>,
+}
+
+/// How upstreams are verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// The root set to begin with.
+    pub roots: Roots,
+    /// PEM files with further roots. Paths are resolved against the file's folder; whether they exist is not checked.
+    pub extra_roots: Vec<PathBuf>,
+    /// The lowest TLS version spoken to an upstream.
+    pub min_tls: TlsFloor,
+}
+
+/// A root set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Roots {
+    /// The operating system's.
+    System,
+    /// The one built into the binary (Mozilla's).
+    Bundled,
+    /// None but `extra_roots`.
+    None,
+}
+
+/// The lowest TLS version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsFloor {
+    /// TLS 1.2 (RFC 5246).
+    Tls12,
+    /// TLS 1.3 (RFC 8446).
+    Tls13,
+}
+
+/// How long things may take. None is zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A request's head, from its first byte to its last.
+    pub head: Duration,
+    /// A TLS handshake, on either leg.
+    pub handshake: Duration,
+    /// Resolving and connecting to an upstream.
+    pub connect: Duration,
+    /// From the end of a request to the head of its response.
+    pub response: Duration,
+    /// A connection on which nothing moves.
+    pub idle: Duration,
+    /// Open streams, after the gateway was told to stop.
+    pub drain: Duration,
+}
+
+impl Config {
+    /// Reads and checks the file at `path`. Relative paths in it are resolved against its folder.
+    ///
+    /// # Errors
+    /// All problems of the file; one with the code `unreadable` if it cannot be read.
+    pub fn load(path: &Path) -> Result<Self, Problems> {
+        let name = path.display().to_string();
+        let mut bytes = Vec::new();
+        let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX);
+        std::fs::File::open(path)
+            // One byte over the limit is enough to see that the file is too large.
+            .and_then(|file| file.take(limit.saturating_add(1)).read_to_end(&mut bytes))
+            .map_err(|error| Problems::unreadable(&name, &error.to_string()))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            if error.as_bytes().len() > MAX_FILE_BYTES {
+                Problems::too_large(&name)
+            } else {
+                Problems::unreadable(&name, &format!("byte {at} is not UTF-8"))
+            }
+        })?;
+        // A relative path with no parent has "" as its folder, which joins to the working directory.
+        Self::parse(&name, &text, path.parent().unwrap_or(Path::new("")))
+    }
+
+    /// Checks a file's text. `name` is what problems call the file; relative paths are resolved against `folder`.
+    /// No I/O.
+    ///
+    /// # Errors
+    /// All problems of the file.
+    pub fn parse(name: &str, text: &str, folder: &Path) -> Result<Self, Problems> {
+        check::parse(name, text, folder)
+    }
+
+    /// Whether some destination is served by terminating TLS, so that a CA is needed. Without one none is created.
+    #[must_use]
+    pub fn needs_ca(&self) -> bool {
+        self.policy
+            .rules()
+            .any(|rule| rule.posture == Posture::Bump)
+    }
+
+    /// Every use of a credential: its name and the form in which some rule attaches it.
+    pub fn injections(&self) -> impl Iterator<Item = (&CredentialName, &InjectionForm)> {
+        self.policy.rules().filter_map(|rule| {
+            let injection = rule.injection.as_ref()?;
+            Some((&injection.credential, &injection.form))
+        })
+    }
+
+    /// The keys, by their names in the file, that differ in `next` and take effect only after a restart.
+    #[must_use]
+    pub fn restart_needed(&self, next: &Self) -> Vec<&'static str> {
+        [
+            ("listen.proxy", self.listen.proxy != next.listen.proxy),
+            (
+                "listen.max_connections",
+                self.listen.max_connections != next.listen.max_connections,
+            ),
+            ("state_dir", self.state_dir != next.state_dir),
+            ("audit.dir", self.audit_dir != next.audit_dir),
+        ]
+        .into_iter()
+        .filter_map(|(key, differs)| differs.then_some(key))
+        .collect()
+    }
+}
+
+/// The JSON Schema (2020-12) of the file, made from the structs that parse it.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    file::schema()
+}

@@ -1,1 +1,7 @@
-//! The operator's side: live sessions, the denylist, the operator socket.
+//! The operator's side: which sessions there are, which were ended, and the door through which the operator says
+//! so. Nothing here is reachable from a guest-facing listener.
+
+pub mod client;
+pub mod journal;
+pub mod operator;
+pub mod sessions;

@@ -43,13 +43,19 @@ impl DenySet {
     /// A deny-set with deployment-wide `exceptions` that never dials `listeners`.
     #[must_use]
     pub fn new(exceptions: AddressExceptions, listeners: Arc<[SocketAddr]>) -> Self {
-        Self { exceptions, listeners }
+        Self {
+            exceptions,
+            listeners,
+        }
     }
 
     /// The same exceptions, with `listeners` as the gateway's own sockets.
     #[must_use]
     pub fn with_listeners(&self, listeners: Arc<[SocketAddr]>) -> Self {
-        Self { exceptions: self.exceptions.clone(), listeners }
+        Self {
+            exceptions: self.exceptions.clone(),
+            listeners,
+        }
     }
 
     /// Judges one resolved address for a rule with its own exceptions.
@@ -89,21 +95,29 @@ impl DenySet {
     /// Whether a connection whose two ends have these addresses has reached the gateway itself.
     #[must_use]
     pub fn reaches_gateway(&self, local: SocketAddr, peer: SocketAddr) -> bool {
-        local.ip() == peer.ip() && self.listeners.iter().any(|listener| listener.port() == peer.port())
+        local.ip() == peer.ip()
+            && self
+                .listeners
+                .iter()
+                .any(|listener| listener.port() == peer.port())
     }
 }
 
 /// What a packet to `address` reaches: the IPv4 address inside IPv6 transition forms, else the address.
 #[must_use]
 pub fn reached_address(address: IpAddr) -> IpAddr {
-    let IpAddr::V6(v6) = address else { return address };
+    let IpAddr::V6(v6) = address else {
+        return address;
+    };
     let octets = v6.octets();
     let embedded = |a: u8, b: u8, c: u8, d: u8| IpAddr::V4(Ipv4Addr::new(a, b, c, d));
     match octets {
         // IPv4-mapped (RFC 4291 2.5.5.2), IPv4-compatible (2.5.5.1; :: and ::1 are not), IPv4-translated (RFC 2765).
         [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
         | [0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, a, b, c, d] => embedded(a, b, c, d),
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d] if (a, b, c) != (0, 0, 0) => embedded(a, b, c, d),
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d] if (a, b, c) != (0, 0, 0) => {
+            embedded(a, b, c, d)
+        }
         // NAT64, well-known (RFC 6052) and local-use prefix (RFC 8215, /96 form).
         [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d] => embedded(a, b, c, d),
         // 6to4 (RFC 3056).
@@ -118,7 +132,9 @@ pub fn reached_address(address: IpAddr) -> IpAddr {
 fn never_dialled(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(v4) if v4.is_unspecified() => Some("unspecified address"),
-        IpAddr::V4(v4) if v4.is_multicast() || v4.is_broadcast() => Some("multicast or broadcast address"),
+        IpAddr::V4(v4) if v4.is_multicast() || v4.is_broadcast() => {
+            Some("multicast or broadcast address")
+        }
         IpAddr::V4(v4) if is_metadata_v4(v4) => Some("cloud metadata address"),
         IpAddr::V6(v6) if v6.is_unspecified() => Some("unspecified address"),
         IpAddr::V6(v6) if v6.is_multicast() => Some("multicast address"),
@@ -133,14 +149,24 @@ const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
 fn is_metadata_v4(address: Ipv4Addr) -> bool {
     matches!(
         address.octets(),
-        [169, 254, 169, 254] | [169, 254, 170, 2] | [169, 254, 170, 23] | [100, 100, 100, 200] | [168, 63, 129, 16]
+        [169, 254, 169, 254]
+            | [169, 254, 170, 2]
+            | [169, 254, 170, 23]
+            | [100, 100, 100, 200]
+            | [168, 63, 129, 16]
     )
 }
 
 fn special_range(address: IpAddr) -> Option<&'static str> {
     match address {
-        IpAddr::V4(v4) => SPECIAL_V4.iter().find(|(net, _)| net.contains(&v4)).map(|(_, why)| *why),
-        IpAddr::V6(v6) => SPECIAL_V6.iter().find(|(net, _)| net.contains(&v6)).map(|(_, why)| *why),
+        IpAddr::V4(v4) => SPECIAL_V4
+            .iter()
+            .find(|(net, _)| net.contains(&v4))
+            .map(|(_, why)| *why),
+        IpAddr::V6(v6) => SPECIAL_V6
+            .iter()
+            .find(|(net, _)| net.contains(&v6))
+            .map(|(_, why)| *why),
     }
 }
 
@@ -198,7 +224,10 @@ mod tests {
 
     fn exceptions(allow: &[&str], deny: &[&str]) -> AddressExceptions {
         let nets = |list: &[&str]| list.iter().map(|n| n.parse().unwrap()).collect();
-        AddressExceptions { allow: nets(allow), deny: nets(deny) }
+        AddressExceptions {
+            allow: nets(allow),
+            deny: nets(deny),
+        }
     }
 
     fn allowed(set: &DenySet, rule: &AddressExceptions, text: &str) -> bool {
@@ -208,16 +237,55 @@ mod tests {
     #[test]
     fn public_addresses_are_dialled_and_special_ones_are_not() {
         let (set, rule) = (DenySet::default(), AddressExceptions::default());
-        for ok in ["1.1.1.1", "8.8.8.8", "2606:4700::1111", "2a00:1450::1", "172.32.0.1", "100.128.0.1", "::ffff:8.8.8.8"] {
+        for ok in [
+            "1.1.1.1",
+            "8.8.8.8",
+            "2606:4700::1111",
+            "2a00:1450::1",
+            "172.32.0.1",
+            "100.128.0.1",
+            "::ffff:8.8.8.8",
+        ] {
             assert!(allowed(&set, &rule, ok), "{ok}");
         }
         for no in [
-            "0.0.0.0", "0.1.2.3", "10.0.0.1", "100.64.0.1", "127.0.0.1", "127.255.255.254", "169.254.1.1",
-            "169.254.169.254", "172.16.0.1", "172.31.255.255", "192.0.0.8", "192.0.2.1", "192.168.0.1", "198.18.0.1",
-            "198.19.255.255", "198.51.100.1", "203.0.113.9", "224.0.0.1", "240.0.0.1", "255.255.255.255", "::", "::1",
-            "fe80::1", "fc00::1", "fd00:ec2::254", "ff02::1", "2001:db8::1", "::ffff:127.0.0.1", "::127.0.0.1",
-            "64:ff9b::7f00:1", "64:ff9b:1::1", "2002:7f00:1::", "2001:0:1:2:3:4:80ff:fffe", "::ffff:0:127.0.0.1",
-            "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "168.63.129.16",
+            "0.0.0.0",
+            "0.1.2.3",
+            "10.0.0.1",
+            "100.64.0.1",
+            "127.0.0.1",
+            "127.255.255.254",
+            "169.254.1.1",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.8",
+            "192.0.2.1",
+            "192.168.0.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "198.51.100.1",
+            "203.0.113.9",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fe80::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "ff02::1",
+            "2001:db8::1",
+            "::ffff:127.0.0.1",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+            "64:ff9b:1::1",
+            "2002:7f00:1::",
+            "2001:0:1:2:3:4:80ff:fffe",
+            "::ffff:0:127.0.0.1",
+            "64:ff9b::a9fe:a9fe",
+            "2002:a9fe:a9fe::1",
+            "168.63.129.16",
         ] {
             assert!(!allowed(&set, &rule, no), "{no}");
         }
@@ -228,8 +296,15 @@ mod tests {
         let set = DenySet::new(exceptions(&["10.0.0.0/8"], &["10.1.1.1/32"]), Arc::new([]));
         let rule = exceptions(&["192.168.7.0/24"], &["10.2.0.0/16", "8.8.8.8/32"]);
         for (address, ok) in [
-            ("10.0.0.1", true), ("10.1.1.1", false), ("10.2.3.4", false), ("192.168.7.1", true), ("192.168.8.1", false),
-            ("::ffff:10.0.0.1", true), ("::ffff:10.1.1.1", false), ("8.8.8.8", false), ("8.8.4.4", true),
+            ("10.0.0.1", true),
+            ("10.1.1.1", false),
+            ("10.2.3.4", false),
+            ("192.168.7.1", true),
+            ("192.168.8.1", false),
+            ("::ffff:10.0.0.1", true),
+            ("::ffff:10.1.1.1", false),
+            ("8.8.8.8", false),
+            ("8.8.4.4", true),
         ] {
             assert_eq!(allowed(&set, &rule, address), ok, "{address}");
         }
@@ -237,16 +312,32 @@ mod tests {
 
     #[test]
     fn no_exception_opens_metadata_multicast_or_the_gateway() {
-        let listeners: Arc<[SocketAddr]> = Arc::new(["127.0.0.1:443".parse().unwrap(), "0.0.0.0:9000".parse().unwrap()]);
+        let listeners: Arc<[SocketAddr]> = Arc::new([
+            "127.0.0.1:443".parse().unwrap(),
+            "0.0.0.0:9000".parse().unwrap(),
+        ]);
         let set = DenySet::new(exceptions(&["0.0.0.0/0", "::/0"], &[]), listeners);
         let rule = AddressExceptions::default();
-        for no in ["169.254.169.254", "fd00:ec2::254", "224.0.0.1", "0.0.0.0", "127.0.0.1", "::ffff:127.0.0.1"] {
+        for no in [
+            "169.254.169.254",
+            "fd00:ec2::254",
+            "224.0.0.1",
+            "0.0.0.0",
+            "127.0.0.1",
+            "::ffff:127.0.0.1",
+        ] {
             assert!(!allowed(&set, &rule, no), "{no}");
         }
         assert!(allowed(&set, &rule, "127.0.0.2"));
         assert!(set.judge("127.9.9.9:9000".parse().unwrap(), &rule).is_err());
-        assert!(set.reaches_gateway("10.0.0.5:55000".parse().unwrap(), "10.0.0.5:9000".parse().unwrap()));
-        assert!(!set.reaches_gateway("10.0.0.5:55000".parse().unwrap(), "10.0.0.6:9000".parse().unwrap()));
+        assert!(set.reaches_gateway(
+            "10.0.0.5:55000".parse().unwrap(),
+            "10.0.0.5:9000".parse().unwrap()
+        ));
+        assert!(!set.reaches_gateway(
+            "10.0.0.5:55000".parse().unwrap(),
+            "10.0.0.6:9000".parse().unwrap()
+        ));
     }
 
     proptest! {

@@ -52,16 +52,30 @@ pub fn authorize(
     if requests.judge_paths() && is_ambiguous(path) {
         return Err(Denial::new(DenyCode::PathAmbiguous).by(&rule.id));
     }
-    if requests.deny.iter().any(|deny| covers(deny, method, path, headers)) {
+    if requests
+        .deny
+        .iter()
+        .any(|deny| covers(deny, method, path, headers))
+    {
         return Err(Denial::new(DenyCode::RequestDenied).by(&rule.id));
     }
-    if requests.allow.is_empty() || requests.allow.iter().any(|allow| covers(allow, method, path, headers)) {
+    if requests.allow.is_empty()
+        || requests
+            .allow
+            .iter()
+            .any(|allow| covers(allow, method, path, headers))
+    {
         return Ok(Permit { allowed });
     }
     let by_path = |allow: &&RequestRule| covers_path(allow, path);
     let code = if !requests.allow.iter().any(|allow| by_path(&allow)) {
         DenyCode::PathNotAllowed
-    } else if !requests.allow.iter().filter(by_path).any(|allow| covers_method(allow, method)) {
+    } else if !requests
+        .allow
+        .iter()
+        .filter(by_path)
+        .any(|allow| covers_method(allow, method))
+    {
         DenyCode::MethodNotAllowed
     } else {
         DenyCode::HeaderNotAllowed
@@ -87,6 +101,11 @@ fn covers_headers(rule: &RequestRule, headers: &HeaderMap) -> bool {
     rule.headers.iter().all(|(name, accepted)| {
         let mut values = headers.get_all(name).iter().peekable();
         values.peek().is_some()
-            && values.all(|value| accepted.is_empty() || accepted.iter().any(|text| text.as_bytes() == value.as_bytes()))
+            && values.all(|value| {
+                accepted.is_empty()
+                    || accepted
+                        .iter()
+                        .any(|text| text.as_bytes() == value.as_bytes())
+            })
     })
 }

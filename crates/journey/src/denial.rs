@@ -132,7 +132,12 @@ impl Denial {
     /// A denial with nothing to add to its code.
     #[must_use]
     pub const fn new(code: DenyCode) -> Self {
-        Self { code, detail: Cow::Borrowed(""), rule: None, retry_after_seconds: None }
+        Self {
+            code,
+            detail: Cow::Borrowed(""),
+            rule: None,
+            retry_after_seconds: None,
+        }
     }
 
     /// Adds what only the audit trail is told. Never a secret or a token.
@@ -198,13 +203,20 @@ mod tests {
         let mut seen = HashSet::new();
         for code in DenyCode::ALL {
             assert!(seen.insert(code.as_str()), "{code} twice");
-            assert!(code.as_str().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'));
+            assert!(
+                code.as_str()
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+            );
             let expected = match code.fault() {
                 Fault::Client | Fault::Policy => 400..500,
                 Fault::Upstream | Fault::Gateway => 500..600,
             };
             assert!(expected.contains(&code.status()), "{code}");
-            assert!(code.message().ends_with('.') && code.remedy().ends_with('.'), "{code}");
+            assert!(
+                code.message().ends_with('.') && code.remedy().ends_with('.'),
+                "{code}"
+            );
         }
     }
 }

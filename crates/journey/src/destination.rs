@@ -49,7 +49,10 @@ impl Destination {
     /// The same host and port, spoken to in clear.
     #[must_use]
     pub fn in_clear(&self) -> Self {
-        Self { transport: Transport::Plain, ..self.clone() }
+        Self {
+            transport: Transport::Plain,
+            ..self.clone()
+        }
     }
 }
 
@@ -76,14 +79,17 @@ fn parse_authority(text: &str, default: Option<Port>) -> Result<(HostName, Port)
         Some((host, port)) => (host, Some(parse_port(port)?)),
         None => (text, default),
     };
-    let port = port.ok_or_else(|| Denial::new(DenyCode::HostInvalid).because("the port is missing"))?;
+    let port =
+        port.ok_or_else(|| Denial::new(DenyCode::HostInvalid).because("the port is missing"))?;
     Ok((parse_host(host)?, port))
 }
 
 fn parse_port(text: &str) -> Result<Port, Denial> {
     let digits = (1..=5).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
     let number = if digits { text.parse().ok() } else { None };
-    number.and_then(Port::new).ok_or_else(|| Denial::new(DenyCode::HostInvalid).because("the port is not 1 to 65535"))
+    number
+        .and_then(Port::new)
+        .ok_or_else(|| Denial::new(DenyCode::HostInvalid).because("the port is not 1 to 65535"))
 }
 
 /// Reads the target of a `CONNECT` (RFC 9110 section 9.3.6): `host:port`, nothing else.
@@ -92,7 +98,11 @@ fn parse_port(text: &str) -> Result<Port, Denial> {
 /// [`DenyCode::HostInvalid`] or [`DenyCode::IpLiteral`].
 pub fn identify_connect(target: &str) -> Result<Destination, Denial> {
     let (host, port) = parse_authority(target, None)?;
-    Ok(Destination { host, port, transport: Transport::Tunnel })
+    Ok(Destination {
+        host,
+        port,
+        transport: Transport::Tunnel,
+    })
 }
 
 /// Reads an absolute-form request (RFC 9112 section 3.2.2): the target and the `Host` field must name one host.
@@ -102,11 +112,17 @@ pub fn identify_connect(target: &str) -> Result<Destination, Denial> {
 /// disagrees, and what [`identify_connect`] gives.
 pub fn identify_absolute_form(target: &Uri, headers: &HeaderMap) -> Result<Destination, Denial> {
     if target.scheme_str() != Some("http") {
-        return Err(Denial::new(DenyCode::MalformedRequest).because("an absolute-form target needs the http scheme"));
+        return Err(Denial::new(DenyCode::MalformedRequest)
+            .because("an absolute-form target needs the http scheme"));
     }
-    let (host, port) = read_uri_authority(target, Port::HTTP)?
-        .ok_or_else(|| Denial::new(DenyCode::MalformedRequest).because("the target has no authority"))?;
-    let destination = Destination { host, port, transport: Transport::Plain };
+    let (host, port) = read_uri_authority(target, Port::HTTP)?.ok_or_else(|| {
+        Denial::new(DenyCode::MalformedRequest).because("the target has no authority")
+    })?;
+    let destination = Destination {
+        host,
+        port,
+        transport: Transport::Plain,
+    };
     agree_with_host_header(&destination, headers)?;
     Ok(destination)
 }
@@ -116,7 +132,11 @@ pub fn identify_absolute_form(target: &Uri, headers: &HeaderMap) -> Result<Desti
 ///
 /// # Errors
 /// [`DenyCode::AuthorityMismatch`], or what makes the name unreadable.
-pub fn agree_with_destination(destination: &Destination, target: &Uri, headers: &HeaderMap) -> Result<(), Denial> {
+pub fn agree_with_destination(
+    destination: &Destination,
+    target: &Uri,
+    headers: &HeaderMap,
+) -> Result<(), Denial> {
     let default = default_port(destination);
     let named = read_uri_authority(target, default)?;
     if let Some((host, port)) = &named {
@@ -124,7 +144,11 @@ pub fn agree_with_destination(destination: &Destination, target: &Uri, headers: 
             return Err(mismatch("the target's authority"));
         }
         let scheme = target.scheme_str();
-        let expected = if destination.transport() == Transport::Plain { "http" } else { "https" };
+        let expected = if destination.transport() == Transport::Plain {
+            "http"
+        } else {
+            "https"
+        };
         if scheme.is_some_and(|scheme| scheme != expected) {
             return Err(mismatch("the target's scheme"));
         }
@@ -148,7 +172,9 @@ pub fn agree_with_server_name(destination: &Destination, server_name: &str) -> R
 }
 
 fn read_uri_authority(target: &Uri, default: Port) -> Result<Option<(HostName, Port)>, Denial> {
-    let Some(authority) = target.authority() else { return Ok(None) };
+    let Some(authority) = target.authority() else {
+        return Ok(None);
+    };
     if authority.as_str().contains('@') {
         return Err(Denial::new(DenyCode::MalformedRequest).because("user info in the authority"));
     }
@@ -157,15 +183,23 @@ fn read_uri_authority(target: &Uri, default: Port) -> Result<Option<(HostName, P
 
 fn agree_with_host_header(destination: &Destination, headers: &HeaderMap) -> Result<(), Denial> {
     let mut values = headers.get_all(HOST).iter();
-    let Some(value) = values.next() else { return Ok(()) };
+    let Some(value) = values.next() else {
+        return Ok(());
+    };
     if values.next().is_some() {
         return Err(Denial::new(DenyCode::MalformedRequest).because("more than one Host"));
     }
     let text = value.to_str().map_err(|_| DenyCode::HostInvalid)?;
     // A Host that cannot be read is a mismatch with the readable name, not a separate kind of answer.
-    let (host, port) = parse_authority(text, Some(default_port(destination)))
-        .map_err(|denial| mismatch("the Host field cannot be read").because(denial.code().as_str()))?;
-    if host == *destination.host() && port == destination.port() { Ok(()) } else { Err(mismatch("the Host field")) }
+    let (host, port) =
+        parse_authority(text, Some(default_port(destination))).map_err(|denial| {
+            mismatch("the Host field cannot be read").because(denial.code().as_str())
+        })?;
+    if host == *destination.host() && port == destination.port() {
+        Ok(())
+    } else {
+        Err(mismatch("the Host field"))
+    }
 }
 
 fn default_port(destination: &Destination) -> Port {
@@ -226,16 +260,44 @@ mod tests {
             ("http://A.test./x", &["a.TEST:80"], None),
             ("http://a.test:8080/", &["a.test:8080"], None),
             ("http://a.test/", &[], None),
-            ("http://a.test/", &["x.test"], Some(DenyCode::AuthorityMismatch)),
-            ("http://a.test:8080/", &["a.test"], Some(DenyCode::AuthorityMismatch)),
-            ("http://a.test/", &["a.test", "a.test"], Some(DenyCode::MalformedRequest)),
-            ("http://a.test/", &["127.0.0.1"], Some(DenyCode::AuthorityMismatch)),
-            ("https://a.test/", &["a.test"], Some(DenyCode::MalformedRequest)),
-            ("http://u:p@a.test/", &["a.test"], Some(DenyCode::MalformedRequest)),
+            (
+                "http://a.test/",
+                &["x.test"],
+                Some(DenyCode::AuthorityMismatch),
+            ),
+            (
+                "http://a.test:8080/",
+                &["a.test"],
+                Some(DenyCode::AuthorityMismatch),
+            ),
+            (
+                "http://a.test/",
+                &["a.test", "a.test"],
+                Some(DenyCode::MalformedRequest),
+            ),
+            (
+                "http://a.test/",
+                &["127.0.0.1"],
+                Some(DenyCode::AuthorityMismatch),
+            ),
+            (
+                "https://a.test/",
+                &["a.test"],
+                Some(DenyCode::MalformedRequest),
+            ),
+            (
+                "http://u:p@a.test/",
+                &["a.test"],
+                Some(DenyCode::MalformedRequest),
+            ),
             ("/", &["a.test"], Some(DenyCode::MalformedRequest)),
         ] {
             let target: Uri = target.parse().unwrap();
-            assert_eq!(code(identify_absolute_form(&target, &headers(hosts))), expected, "{target} {hosts:?}");
+            assert_eq!(
+                code(identify_absolute_form(&target, &headers(hosts))),
+                expected,
+                "{target} {hosts:?}"
+            );
         }
     }
 
@@ -250,12 +312,32 @@ mod tests {
             ("/x", &[], Some(DenyCode::MalformedRequest)),
             ("/x", &["x.test"], Some(DenyCode::AuthorityMismatch)),
             ("/x", &["a.test:444"], Some(DenyCode::AuthorityMismatch)),
-            ("/x", &["a.test", "a.test"], Some(DenyCode::MalformedRequest)),
+            (
+                "/x",
+                &["a.test", "a.test"],
+                Some(DenyCode::MalformedRequest),
+            ),
             ("/x", &["a%2etest"], Some(DenyCode::AuthorityMismatch)),
-            ("https://x.test/", &["a.test"], Some(DenyCode::AuthorityMismatch)),
-            ("https://a.test/", &["x.test"], Some(DenyCode::AuthorityMismatch)),
-            ("http://a.test:443/", &["a.test"], Some(DenyCode::AuthorityMismatch)),
-            ("https://u@a.test/", &["a.test"], Some(DenyCode::MalformedRequest)),
+            (
+                "https://x.test/",
+                &["a.test"],
+                Some(DenyCode::AuthorityMismatch),
+            ),
+            (
+                "https://a.test/",
+                &["x.test"],
+                Some(DenyCode::AuthorityMismatch),
+            ),
+            (
+                "http://a.test:443/",
+                &["a.test"],
+                Some(DenyCode::AuthorityMismatch),
+            ),
+            (
+                "https://u@a.test/",
+                &["a.test"],
+                Some(DenyCode::MalformedRequest),
+            ),
         ] {
             let target: Uri = target.parse().unwrap();
             let result = agree_with_destination(&destination, &target, &headers(hosts));
@@ -267,7 +349,13 @@ mod tests {
     fn the_server_name_is_compared_canonically() {
         let destination = identify_connect("a.test:443").unwrap();
         assert!(agree_with_server_name(&destination, "A.test").is_ok());
-        assert_eq!(code(agree_with_server_name(&destination, "x.test")), Some(DenyCode::ServerNameMismatch));
-        assert_eq!(code(agree_with_server_name(&destination, "127.0.0.1")), Some(DenyCode::IpLiteral));
+        assert_eq!(
+            code(agree_with_server_name(&destination, "x.test")),
+            Some(DenyCode::ServerNameMismatch)
+        );
+        assert_eq!(
+            code(agree_with_server_name(&destination, "127.0.0.1")),
+            Some(DenyCode::IpLiteral)
+        );
     }
 }

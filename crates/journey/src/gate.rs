@@ -1,10 +1,11 @@
 //! The order (S3), straight down the page, once for every way in:
-//! identify → authenticate → denylist → destination rule → limit → resolve and deny-set, for a connection; then,
-//! for each request: agree → destination rule → authenticate → denylist → authorize → limit → inject.
+//! identify → authenticate → denylist → destination rule → resolve and deny-set → bump or pass through, for a
+//! connection; then, for each request: agree → destination rule → authenticate → denylist → authorize → limit →
+//! inject.
 //!
 //! A way in gathers the evidence below and calls [`judge_connection`] and [`judge_request`]; it decides nothing.
 
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, Method, Uri, header::UPGRADE};
 
 use crate::{
     authorize::authorize,
@@ -12,11 +13,15 @@ use crate::{
     destination::{Destination, agree_with_destination, agree_with_server_name},
     inject::{AuditGate, Credentials, InjectionPlan, Presentation, plan_injection},
     limit::{Limits, admit},
-    policy::{AllowedDestination, Policy, Posture, Rule, TokenDemand, TunnelProtocol},
+    outgoing::reveals_token,
+    policy::{
+        AllowedDestination, Injection, InjectionForm, Policy, Posture, Rule, TokenDemand,
+        TunnelProtocol,
+    },
     resolve::{ResolvedDestination, Resolver, resolve},
     session::{
-        Denylist, PresentedToken, Session, TokenVerifier, UnixSeconds, authenticate, check_denylist,
-        presented_to_destination,
+        Denylist, PresentedToken, Session, TokenVerifier, UnixSeconds, authenticate,
+        check_denylist, presented_to_destination,
     },
 };
 
@@ -55,21 +60,23 @@ pub trait Plane {
 ///
 /// # Errors
 /// A presented token that is not good is refused, even where none is needed.
-pub fn attribute<P: Plane>(plane: &P, presented: &[PresentedToken<'_>]) -> Result<Option<Session>, Denial> {
+pub fn attribute<P: Plane>(
+    plane: &P,
+    presented: &[PresentedToken<'_>],
+) -> Result<Option<Session>, Denial> {
     authenticate(plane.tokens(), presented, plane.now())?
         .map(|authenticated| check_denylist(plane.denylist(), authenticated))
         .transpose()
 }
 
-/// A connection that may be opened: which rule serves it and for which session it is counted.
-#[derive(Debug)]
-pub struct ConnectionPass<S> {
+/// A connection that may be opened: which rule serves it and which session it is attributed to.
+#[derive(Debug, Clone)]
+pub struct ConnectionPass {
     allowed: AllowedDestination,
     session: Option<Session>,
-    slot: Option<S>,
 }
 
-impl<S> ConnectionPass<S> {
+impl ConnectionPass {
     /// The destination and its rule.
     #[must_use]
     pub const fn allowed(&self) -> &AllowedDestination {
@@ -80,11 +87,6 @@ impl<S> ConnectionPass<S> {
     #[must_use]
     pub const fn session(&self) -> Option<&Session> {
         self.session.as_ref()
-    }
-
-    /// Takes the counter's slot, to be held for as long as the connection lives.
-    pub const fn take_slot(&mut self) -> Option<S> {
-        self.slot.take()
     }
 }
 
@@ -98,7 +100,7 @@ pub fn judge_connection<P: Plane>(
     policy: &Policy,
     destination: Destination,
     presented: &[PresentedToken<'_>],
-) -> Result<ConnectionPass<<P::Limits as Limits>::Slot>, Denial> {
+) -> Result<ConnectionPass, Denial> {
     let session = attribute(plane, presented)?;
     let allowed = policy.allow(destination)?;
     let rule = allowed.rule();
@@ -106,11 +108,11 @@ pub fn judge_connection<P: Plane>(
     if session.is_none() && rule.token == TokenDemand::Required && !shows_requests {
         return Err(Denial::new(DenyCode::TokenMissing).by(&rule.id));
     }
-    let slot = session.as_ref().map(|session| count_connection(plane, policy, session, &allowed)).transpose()?;
-    Ok(ConnectionPass { allowed, session, slot })
+    Ok(ConnectionPass { allowed, session })
 }
 
-/// Counts a connection for a session that was not known when it was opened.
+/// Counts a connection for its session: when the session is known, before anything is dialled for it. The slot is
+/// held for as long as the connection lives.
 ///
 /// # Errors
 /// [`DenyCode::ConnectionLimit`] or [`DenyCode::DestinationsLimit`].
@@ -169,16 +171,34 @@ pub enum TunnelTreatment {
 /// # Errors
 /// [`DenyCode::TlsRequired`], [`DenyCode::ServerNameMissing`], [`DenyCode::ServerNameMismatch`] or
 /// [`DenyCode::EncryptedClientHello`].
-pub fn judge_opening(allowed: &AllowedDestination, opening: TunnelOpening<'_>) -> Result<TunnelTreatment, Denial> {
-    let rule = allowed.rule();
+pub fn judge_opening(
+    pass: &ConnectionPass,
+    opening: TunnelOpening<'_>,
+) -> Result<TunnelTreatment, Denial> {
+    let rule = pass.allowed.rule();
     let deny = |code| Err(Denial::new(code).by(&rule.id));
-    let TunnelOpening::Tls { server_name, encrypted_client_hello } = opening else {
-        return if rule.plaintext { Ok(TunnelTreatment::PlainHttp) } else { deny(DenyCode::TlsRequired) };
+    let TunnelOpening::Tls {
+        server_name,
+        encrypted_client_hello,
+    } = opening
+    else {
+        return if rule.plaintext {
+            Ok(TunnelTreatment::PlainHttp)
+        } else {
+            deny(DenyCode::TlsRequired)
+        };
     };
-    let Some(server_name) = server_name else { return deny(DenyCode::ServerNameMissing) };
-    agree_with_server_name(allowed.destination(), server_name).map_err(|denial| denial.by(&rule.id))?;
+    let Some(server_name) = server_name else {
+        return deny(DenyCode::ServerNameMissing);
+    };
+    agree_with_server_name(pass.allowed.destination(), server_name)
+        .map_err(|denial| denial.by(&rule.id))?;
     match rule.posture {
         Posture::Bump => Ok(TunnelTreatment::Bump),
+        // Only the plain requests of this destination could have brought their token later.
+        Posture::PassThrough if pass.session.is_none() && rule.token == TokenDemand::Required => {
+            deny(DenyCode::TokenMissing)
+        }
         // A terminated handshake reads the outer name only and can do so safely; a carried one would let the
         // inner name go anywhere that the outer name's servers go.
         Posture::PassThrough if encrypted_client_hello && !rule.encrypted_client_hello => {
@@ -197,7 +217,9 @@ pub fn still_allowed(policy: &Policy, allowed: &AllowedDestination) -> Result<()
     let changed = |why: &'static str| Err(Denial::new(DenyCode::PolicyChanged).because(why));
     match policy.allow(allowed.destination().clone()) {
         Err(_) => changed("no rule covers the destination any more"),
-        Ok(now) if !same_treatment(now.rule(), allowed.rule()) => changed("the destination is served differently now"),
+        Ok(now) if !same_treatment(now.rule(), allowed.rule()) => {
+            changed("the destination is served differently now")
+        }
         Ok(_) => Ok(()),
     }
 }
@@ -235,11 +257,29 @@ pub fn judge_request<P: Plane>(
     request: &RequestEvidence<'_>,
 ) -> Result<InjectionPlan<<P::Credentials as Credentials>::Lease>, Denial> {
     agree_with_destination(request.destination, request.target, request.headers)?;
+    judge_upgrade(request)?;
     let allowed = policy.allow(request.destination.clone())?;
     let (session, presentation) = identify_session(plane, policy, request, allowed.rule())?;
-    let permit = authorize(allowed, request.method, request.target.path(), request.headers)?;
+    let permit = authorize(
+        allowed,
+        request.method,
+        request.target.path(),
+        request.headers,
+    )?;
     let admission = admit(plane.limits(), policy, permit, session)?;
     plan_injection(plane.credentials(), plane.audit(), admission, presentation)
+}
+
+/// Only WebSocket is carried behind an `Upgrade` (RFC 6455 section 4.1). `h2c` would hide every later request.
+fn judge_upgrade(request: &RequestEvidence<'_>) -> Result<(), Denial> {
+    let mut values = request.headers.get_all(UPGRADE).iter();
+    let is_websocket =
+        |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
+    match (values.next(), values.next()) {
+        (None, _) => Ok(()),
+        (Some(value), None) if is_websocket(value) && request.method == Method::GET => Ok(()),
+        _ => Err(DenyCode::UpgradeNotSupported.into()),
+    }
 }
 
 /// Authenticate and denylist for one request: its own token first, else the connection's.
@@ -250,8 +290,24 @@ fn identify_session<P: Plane>(
     rule: &Rule,
 ) -> Result<(Option<Session>, Presentation), Denial> {
     let by_rule = |denial: Denial| denial.by(&rule.id);
-    let presented =
-        presented_to_destination(request.headers, request.target.query(), policy.token_headers(), rule);
+    let presented = presented_to_destination(
+        request.headers,
+        request.target.query(),
+        policy.token_headers(),
+        rule,
+    );
+    if request
+        .target
+        .path_and_query()
+        .is_some_and(|url| reveals_token(url.path(), plane.tokens(), plane.now()))
+        || (!injects_into_query(rule)
+            && request
+                .target
+                .query()
+                .is_some_and(|query| reveals_token(query, plane.tokens(), plane.now())))
+    {
+        return Err(by_rule(DenyCode::TokenInUrl.into()));
+    }
     let own = match attribute(plane, &presented) {
         // Where nothing is injected, an Authorization that is no session token is the guest's own and its business.
         Err(denial) if denial.code() == DenyCode::TokenInvalid && rule.injection.is_none() => None,
@@ -276,9 +332,21 @@ fn identify_session<P: Plane>(
     match (own, attributed) {
         (Some(own), _) => Ok((Some(own), Presentation::ByRequest)),
         (None, Some(attributed)) => Ok((Some(attributed.clone()), Presentation::NotByRequest)),
-        (None, None) if rule.token == TokenDemand::Optional => Ok((None, Presentation::NotByRequest)),
+        (None, None) if rule.token == TokenDemand::Optional => {
+            Ok((None, Presentation::NotByRequest))
+        }
         (None, None) => Err(by_rule(DenyCode::TokenMissing.into())),
     }
+}
+
+fn injects_into_query(rule: &Rule) -> bool {
+    matches!(
+        rule.injection,
+        Some(Injection {
+            form: InjectionForm::Query { .. },
+            ..
+        })
+    )
 }
 
 /// Whether a tunnel's first bytes are looked at before it is carried.

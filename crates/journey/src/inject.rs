@@ -109,11 +109,21 @@ pub fn plan_injection<C: Credentials>(
     presentation: Presentation,
 ) -> Result<InjectionPlan<C::Lease>, Denial> {
     let rule = Arc::clone(admission.permit().allowed().rule());
-    let Some(injection) = &rule.injection else { return Ok(InjectionPlan { admission, attachment: None }) };
+    let Some(injection) = &rule.injection else {
+        return Ok(InjectionPlan {
+            admission,
+            attachment: None,
+        });
+    };
     if presentation == Presentation::NotByRequest {
         return match rule.token {
-            crate::policy::TokenDemand::Optional => Ok(InjectionPlan { admission, attachment: None }),
-            crate::policy::TokenDemand::Required => Err(Denial::new(DenyCode::TokenMissing).by(&rule.id)),
+            crate::policy::TokenDemand::Optional => Ok(InjectionPlan {
+                admission,
+                attachment: None,
+            }),
+            crate::policy::TokenDemand::Required => {
+                Err(Denial::new(DenyCode::TokenMissing).by(&rule.id))
+            }
         };
     }
     let destination = admission.permit().allowed().destination();
@@ -123,8 +133,13 @@ pub fn plan_injection<C: Credentials>(
     if !audit.is_writable() {
         return Err(Denial::new(DenyCode::AuditUnavailable).by(&rule.id));
     }
-    let lease = credentials
-        .lease(&injection.credential)
-        .map_err(|fault| Denial::new(DenyCode::CredentialUnavailable).because(fault.to_string()).by(&rule.id))?;
-    Ok(InjectionPlan { admission, attachment: Some(Attachment { rule, lease }) })
+    let lease = credentials.lease(&injection.credential).map_err(|fault| {
+        Denial::new(DenyCode::CredentialUnavailable)
+            .because(fault.to_string())
+            .by(&rule.id)
+    })?;
+    Ok(InjectionPlan {
+        admission,
+        attachment: Some(Attachment { rule, lease }),
+    })
 }

@@ -17,6 +17,7 @@ pub mod gate;
 pub mod inject;
 pub mod limit;
 pub mod name;
+pub mod outgoing;
 pub mod path;
 pub mod policy;
 pub mod record;

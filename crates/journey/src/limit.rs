@@ -28,9 +28,9 @@ pub enum Exceeded {
 impl From<Exceeded> for Denial {
     fn from(exceeded: Exceeded) -> Self {
         match exceeded {
-            Exceeded::Requests { retry_after_seconds } => {
-                Self::new(DenyCode::RateLimited).retry_after(retry_after_seconds)
-            }
+            Exceeded::Requests {
+                retry_after_seconds,
+            } => Self::new(DenyCode::RateLimited).retry_after(retry_after_seconds),
             Exceeded::Connections => DenyCode::ConnectionLimit.into(),
             Exceeded::BytesOut => DenyCode::BytesLimit.into(),
             Exceeded::DistinctDestinations => DenyCode::DestinationsLimit.into(),
@@ -58,7 +58,12 @@ pub trait Limits {
     ///
     /// # Errors
     /// [`Exceeded`]; then nothing is counted.
-    fn admit_request(&self, session: &Session, rule: &Rule, limits: &SessionLimits) -> Result<(), Exceeded>;
+    fn admit_request(
+        &self,
+        session: &Session,
+        rule: &Rule,
+        limits: &SessionLimits,
+    ) -> Result<(), Exceeded>;
 }
 
 /// Proof of *limit*: a permitted request that was counted.

@@ -29,7 +29,9 @@ pub enum PathPatternError {
     #[error("`**` stands alone between slashes")]
     DoubleStarInSegment,
     /// It could never cover a path, because such paths are refused as ambiguous.
-    #[error("a pattern with dot segments, empty segments, `;`, `\\`, `?`, `#` or encoded separators can never match")]
+    #[error(
+        "a pattern with dot segments, empty segments, `;`, `\\`, `?`, `#` or encoded separators can never match"
+    )]
     Ambiguous,
 }
 
@@ -39,7 +41,9 @@ impl PathPattern {
     /// # Errors
     /// See [`PathPatternError`].
     pub fn parse(text: &str) -> Result<Self, PathPatternError> {
-        let Some(rest) = text.strip_prefix('/') else { return Err(PathPatternError::NotAbsolute) };
+        let Some(rest) = text.strip_prefix('/') else {
+            return Err(PathPatternError::NotAbsolute);
+        };
         if is_ambiguous(text) {
             return Err(PathPatternError::Ambiguous);
         }
@@ -52,13 +56,17 @@ impl PathPattern {
                 s => Ok(Segment::Literal(s.into())),
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { written: text.into(), segments })
+        Ok(Self {
+            written: text.into(),
+            segments,
+        })
     }
 
     /// Whether the pattern covers `path` (raw, without the query).
     #[must_use]
     pub fn covers(&self, path: &str) -> bool {
-        path.strip_prefix('/').is_some_and(|rest| covers_segments(&self.segments, Some(rest)))
+        path.strip_prefix('/')
+            .is_some_and(|rest| covers_segments(&self.segments, Some(rest)))
     }
 }
 
@@ -87,7 +95,9 @@ fn covers_segments(mut pattern: &[Segment], mut rest: Option<&str>) -> bool {
             ([], None) => return true,
             _ => {}
         }
-        let Some((after, Some(text))) = retry else { return false };
+        let Some((after, Some(text))) = retry else {
+            return false;
+        };
         let (_, next) = split_segment(text);
         retry = Some((after, next));
         (pattern, rest) = (after, next);
@@ -110,8 +120,12 @@ fn covers_segment(pattern: &Segment, segment: &str) -> bool {
 }
 
 fn covers_glob(parts: &[Box<str>], segment: &str) -> bool {
-    let [first, middle @ .., last] = parts else { return false };
-    let Some(mut rest) = segment.strip_prefix(&**first) else { return false };
+    let [first, middle @ .., last] = parts else {
+        return false;
+    };
+    let Some(mut rest) = segment.strip_prefix(&**first) else {
+        return false;
+    };
     for part in middle {
         match rest.find(&**part) {
             Some(at) => rest = rest.get(at + part.len()..).unwrap_or(""),
@@ -150,9 +164,17 @@ pub fn is_ambiguous(path: &str) -> bool {
                 }
             }
             b'%' => {
-                let Some(decoded) = decode_pair(bytes.get(at + 1..at + 3)) else { return true };
-                let needless = decoded.is_ascii_alphanumeric() || matches!(decoded, b'-' | b'.' | b'_' | b'~');
-                if needless || matches!(decoded, b'/' | b'\\' | b'%' | b';' | b'?' | b'#' | 0..=0x1f | 0x7f) {
+                let Some(decoded) = decode_pair(bytes.get(at + 1..at + 3)) else {
+                    return true;
+                };
+                let needless =
+                    decoded.is_ascii_alphanumeric() || matches!(decoded, b'-' | b'.' | b'_' | b'~');
+                if needless
+                    || matches!(
+                        decoded,
+                        b'/' | b'\\' | b'%' | b';' | b'?' | b'#' | 0..=0x1f | 0x7f
+                    )
+                {
                     return true;
                 }
             }
@@ -165,7 +187,11 @@ pub fn is_ambiguous(path: &str) -> bool {
 
 fn decode_pair(pair: Option<&[u8]>) -> Option<u8> {
     let [high, low] = pair? else { return None };
-    let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let digit = |b: u8| {
+        char::from(b)
+            .to_digit(16)
+            .and_then(|d| u8::try_from(d).ok())
+    };
     Some(digit(*high)? << 4 | digit(*low)?)
 }
 
@@ -200,13 +226,19 @@ mod tests {
             ("/f/a*b*c", "/f/acb", false),
             ("/f/a*a", "/f/a", false),
         ] {
-            assert_eq!(PathPattern::parse(pattern).unwrap().covers(path), covered, "{pattern} {path}");
+            assert_eq!(
+                PathPattern::parse(pattern).unwrap().covers(path),
+                covered,
+                "{pattern} {path}"
+            );
         }
     }
 
     #[test]
     fn patterns_that_can_never_match_are_refused() {
-        for text in ["v1", "", "/a//b", "/a/../b", "/a;b", "/a%2fb", "/a\\b", "/a?b", "/a**"] {
+        for text in [
+            "v1", "", "/a//b", "/a/../b", "/a;b", "/a%2fb", "/a\\b", "/a?b", "/a**",
+        ] {
             assert!(PathPattern::parse(text).is_err(), "{text}");
         }
     }
@@ -214,12 +246,48 @@ mod tests {
     #[test]
     fn ambiguous_paths_are_recognised() {
         for path in [
-            "", "v1", "*", "/.", "/..", "/a/../b", "/a/./b", "/%2e%2e/a", "/a/%2E", "/a%2fb", "/a%2Fb", "/a%5cb", "//a",
-            "/a//b", "/a;p=1", "/a\\b", "/%252e", "/%", "/%4", "/%zz", "/a%00", "/%61", "/a b", "/a\tb", "/ä", "/a%7e",
+            "",
+            "v1",
+            "*",
+            "/.",
+            "/..",
+            "/a/../b",
+            "/a/./b",
+            "/%2e%2e/a",
+            "/a/%2E",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%5cb",
+            "//a",
+            "/a//b",
+            "/a;p=1",
+            "/a\\b",
+            "/%252e",
+            "/%",
+            "/%4",
+            "/%zz",
+            "/a%00",
+            "/%61",
+            "/a b",
+            "/a\tb",
+            "/ä",
+            "/a%7e",
         ] {
             assert!(is_ambiguous(path), "{path}");
         }
-        for path in ["/", "/a", "/a/", "/a/b.c", "/a/..b", "/.well-known/x", "/a%20b", "/a:b@c", "/%C3%A4", "/a,b", "/a+b"] {
+        for path in [
+            "/",
+            "/a",
+            "/a/",
+            "/a/b.c",
+            "/a/..b",
+            "/.well-known/x",
+            "/a%20b",
+            "/a:b@c",
+            "/%C3%A4",
+            "/a,b",
+            "/a+b",
+        ] {
             assert!(!is_ambiguous(path), "{path}");
         }
     }

@@ -165,7 +165,10 @@ impl RequestRules {
     /// Whether any rule judges paths.
     #[must_use]
     pub fn judge_paths(&self) -> bool {
-        self.allow.iter().chain(&self.deny).any(|rule| !rule.paths.is_empty())
+        self.allow
+            .iter()
+            .chain(&self.deny)
+            .any(|rule| !rule.paths.is_empty())
     }
 }
 
@@ -311,8 +314,19 @@ impl Policy {
     /// Compiles rules. Two rules for one host pattern must differ in their ports; the configuration refuses others,
     /// and here the first one would win.
     #[must_use]
-    pub fn new(rules: Vec<Rule>, deny_set: DenySet, session_limits: SessionLimits, token_headers: Vec<HeaderName>) -> Self {
-        let mut policy = Self { deny_set, session_limits, token_headers, rules: rules.len(), ..Self::default() };
+    pub fn new(
+        rules: Vec<Rule>,
+        deny_set: DenySet,
+        session_limits: SessionLimits,
+        token_headers: Vec<HeaderName>,
+    ) -> Self {
+        let mut policy = Self {
+            deny_set,
+            session_limits,
+            token_headers,
+            rules: rules.len(),
+            ..Self::default()
+        };
         for rule in rules {
             let table = match &rule.host {
                 HostPattern::Exact(_) => &mut policy.exact,
@@ -378,7 +392,10 @@ impl Policy {
             .get(host)
             .or_else(|| parent_of(host).and_then(|parent| self.wildcard.get(parent)))
             .ok_or(DenyCode::DestinationNotAllowed)?;
-        let Some(rule) = rules.iter().find(|rule| rule.ports.contains(&destination.port())) else {
+        let Some(rule) = rules
+            .iter()
+            .find(|rule| rule.ports.contains(&destination.port()))
+        else {
             return Err(DenyCode::PortNotAllowed.into());
         };
         if rule.posture == Posture::DenyAll {
@@ -387,6 +404,9 @@ impl Policy {
         if destination.transport() == Transport::Plain && !rule.plaintext {
             return Err(Denial::new(DenyCode::PlaintextNotAllowed).by(&rule.id));
         }
-        Ok(AllowedDestination { rule: Arc::clone(rule), destination })
+        Ok(AllowedDestination {
+            rule: Arc::clone(rule),
+            destination,
+        })
     }
 }

@@ -55,7 +55,11 @@ pub async fn resolve(
     let found = resolver
         .resolve(allowed.destination().host())
         .await
-        .map_err(|why| Denial::new(DenyCode::NameNotResolved).because(why).by(&rule.id))?;
+        .map_err(|why| {
+            Denial::new(DenyCode::NameNotResolved)
+                .because(why)
+                .by(&rule.id)
+        })?;
     let mut addresses = Vec::with_capacity(found.len());
     let mut refused = None;
     for ip in found {

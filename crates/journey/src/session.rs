@@ -22,7 +22,9 @@ impl SessionId {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let valid = (1..=64).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
         valid.then(|| Self(text.into()))
     }
 
@@ -171,7 +173,10 @@ pub fn presented_to_destination<'a>(
         Some(InjectionForm::Header { name, .. }) => Some(name),
         _ => None,
     };
-    for name in CREDENTIAL_HEADERS.iter().filter(|name| **name != PROXY_AUTHORIZATION) {
+    for name in CREDENTIAL_HEADERS
+        .iter()
+        .filter(|name| **name != PROXY_AUTHORIZATION)
+    {
         collect_header(headers, name, TokenSlot::Header(name.clone()), &mut found);
     }
     for name in token_headers.iter().chain(injected) {
@@ -182,25 +187,36 @@ pub fn presented_to_destination<'a>(
     if let (Some(InjectionForm::Query { parameter }), Some(query)) = (form, query) {
         for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
             if key == parameter {
-                found.push(PresentedToken { slot: TokenSlot::Query, text: Cow::Borrowed(value) });
+                found.push(PresentedToken {
+                    slot: TokenSlot::Query,
+                    text: Cow::Borrowed(value),
+                });
             }
         }
     }
     found
 }
 
-fn collect_header<'a>(headers: &'a HeaderMap, name: &HeaderName, slot: TokenSlot, found: &mut Vec<PresentedToken<'a>>) {
+fn collect_header<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+    slot: TokenSlot,
+    found: &mut Vec<PresentedToken<'a>>,
+) {
     for value in headers.get_all(name) {
         let text = value.to_str().unwrap_or("");
         if let Some(text) = token_in_field(text) {
-            found.push(PresentedToken { slot: slot.clone(), text });
+            found.push(PresentedToken {
+                slot: slot.clone(),
+                text,
+            });
         }
     }
 }
 
 /// The token in a field's value: after `Bearer` or `token`, the password (or, without one, the user name) of
 /// `Basic`, else the value itself. Scheme names are case-insensitive (RFC 9110 section 11.1).
-fn token_in_field(value: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn token_in_field(value: &str) -> Option<Cow<'_, str>> {
     let value = value.trim_matches([' ', '\t']);
     let Some((scheme, rest)) = value.split_once(' ') else {
         return (!value.is_empty()).then_some(Cow::Borrowed(value));
@@ -214,7 +230,11 @@ fn token_in_field(value: &str) -> Option<Cow<'_, str>> {
         let text = String::from_utf8(decoded).ok()?;
         let (user, password) = text.split_once(':').unwrap_or((&text, ""));
         // `https://TOKEN@host` and GitHub's `TOKEN:x-oauth-basic` put the token in the user name.
-        let token = if password.is_empty() || password == "x-oauth-basic" { user } else { password };
+        let token = if password.is_empty() || password == "x-oauth-basic" {
+            user
+        } else {
+            password
+        };
         return Some(Cow::Owned(token.to_owned()));
     }
     Some(Cow::Borrowed(value))
@@ -259,7 +279,9 @@ pub fn authenticate(
     for token in presented {
         match verifier.verify(&token.text, now) {
             Ok(claims) => match &first {
-                Some(known) if known.session != claims.session => return Err(DenyCode::SessionMismatch.into()),
+                Some(known) if known.session != claims.session => {
+                    return Err(DenyCode::SessionMismatch.into());
+                }
                 Some(_) => {}
                 None => first = Some(claims),
             },
@@ -282,9 +304,14 @@ pub fn authenticate(
 ///
 /// # Errors
 /// [`DenyCode::SessionRevoked`].
-pub fn check_denylist(denylist: &impl Denylist, authenticated: Authenticated) -> Result<Session, Denial> {
+pub fn check_denylist(
+    denylist: &impl Denylist,
+    authenticated: Authenticated,
+) -> Result<Session, Denial> {
     if denylist.is_revoked(&authenticated.claims.session) {
         return Err(DenyCode::SessionRevoked.into());
     }
-    Ok(Session { claims: authenticated.claims })
+    Ok(Session {
+        claims: authenticated.claims,
+    })
 }

@@ -1,0 +1,358 @@
+//! Which hosts, ports and spellings of them are let out, on every way in.
+
+use std::time::Duration;
+
+use outgate_conformance::{
+    Guest, Outcome, Req, Way, World, add_destination, destination, raw, within,
+};
+use outgate_testkit::Gateway;
+use serde_json::json;
+use tokio::net::TcpListener;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_policy_lets_nothing_out() {
+    let world = World::configured(|config, _| {
+        config["destinations"] = json!([]);
+        config["credentials"] = json!({});
+    })
+    .await;
+    let (_, token) = world.session();
+    let guest = world.guest().with_proxy_token(&token);
+    for way in Way::ALL {
+        let mark = world.mark();
+        let outcome = guest.send(way, &world.get(way, "a.test", "/").bearer(&token)).await;
+        world.assert_denied(mark, &outcome, "destination_not_allowed", &format!("{way:?}"));
+    }
+    assert_eq!(world.dns.queries(), []);
+    assert_eq!(world.tls.connections() + world.plain.connections(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unlisted_host_is_refused_and_neither_resolved_nor_dialled() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    let guests = [world.guest(), world.guest().with_proxy_token(&token)];
+    for way in Way::ALL {
+        for guest in &guests {
+            for host in ["x.test", "c2VjcmV0.x.test", "test", "a.test.x.test"] {
+                let mark = world.mark();
+                let outcome = guest.send(way, &world.get(way, host, "/").bearer(&token)).await;
+                let context = format!("{way:?} {host}");
+                world.assert_denied(mark, &outcome, "destination_not_allowed", &context);
+            }
+        }
+    }
+    assert!(!world.dns.was_asked_for("x.test"), "{:?}", world.dns.queries());
+    assert_eq!(world.tls.connections() + world.plain.connections(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_for_a_name_covers_none_of_its_subdomains() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    for way in Way::ALL {
+        let mark = world.mark();
+        let req = world.get(way, "sub.a.test", "/").bearer(&token);
+        let outcome = world.guest().send(way, &req).await;
+        world.assert_denied(mark, &outcome, "destination_not_allowed", &format!("{way:?}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wildcard_covers_exactly_one_label() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    for way in Way::ALL {
+        let req = world.get(way, "one.wild.test", "/").bearer(&token);
+        let answer = world.guest().send(way, &req).await.answered();
+        assert_eq!(answer.status, 200, "{way:?}: {}", answer.text());
+        for (host, code) in [
+            ("wild.test", "destination_not_allowed"),
+            ("two.one.wild.test", "destination_not_allowed"),
+            ("xwild.test", "destination_not_allowed"),
+            (".wild.test", "host_invalid"),
+            ("*.wild.test", "host_invalid"),
+        ] {
+            let mark = world.mark();
+            let context = format!("{way:?} {host}");
+            if way == Way::AbsoluteForm {
+                let target = format!("{host}:{}", world.plain.port());
+                let outcome = absolute(&world, &target, &token).await;
+                world.assert_denied(mark, &outcome, code, &context);
+            } else {
+                let refused = world.guest().connect(&format!("{host}:{}", world.tls.port())).await;
+                let outcome = refused.expect_err(&context);
+                world.assert_denied(mark, &outcome, code, &context);
+            }
+        }
+    }
+}
+
+/// An absolute-form request for an authority as it stands, well-formed or not.
+async fn absolute(world: &World, authority: &str, token: &str) -> Outcome {
+    let bytes = format!(
+        "GET http://{authority}/ HTTP/1.1\r\nhost: {authority}\r\nauthorization: Bearer {token}\r\n\r\n"
+    );
+    let answer = raw::exchange(
+        world.plane().proxy(),
+        bytes.as_bytes(),
+        Duration::from_secs(5),
+    )
+    .await;
+    Outcome::Answered(answer.unwrap_or_else(|| panic!("no answer for {authority}")))
+}
+
+#[test]
+fn a_wildcard_over_a_public_suffix_is_refused_at_load() {
+    for host in ["*.com", "*.co.uk", "*.github.io", "*", "*.*.example.org", "a*.example.org"] {
+        let config = json!({ "version": 1, "destinations": [{ "host": host }] });
+        let output = Gateway::check(&config);
+        assert_eq!(output.code, Some(1), "{host}: {output:?}");
+        let text = format!("{}{}", output.stdout, output.stderr);
+        assert!(text.contains("destinations[0]"), "{host}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_port_than_the_rules_is_refused() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    let guest = world.guest().with_proxy_token(&token);
+    for port in [22, 25, 443, 8443] {
+        for host in ["a.test", "pass.test"] {
+            let mark = world.mark();
+            let refused = guest.connect(&format!("{host}:{port}")).await;
+            let outcome = refused.expect_err("a refusal");
+            world.assert_denied(mark, &outcome, "port_not_allowed", &format!("{host}:{port}"));
+        }
+        let mark = world.mark();
+        let req = Req::get("a.test", port, "/").bearer(&token);
+        let outcome = guest.send(Way::AbsoluteForm, &req).await;
+        world.assert_denied(mark, &outcome, "port_not_allowed", &format!("http, {port}"));
+    }
+    assert_eq!(world.tls.connections() + world.plain.connections(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_spelling_of_an_allowed_name_is_the_same_name() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    for spelling in ["a.test", "A.TEST", "a.Test", "a.test."] {
+        for way in Way::ALL {
+            let req = Req { sni: Some("a.test".into()), ..world.get(way, spelling, "/") };
+            let answer = world.guest().send(way, &req.bearer(&token)).await.answered();
+            assert_eq!(answer.status, 200, "{way:?} {spelling}: {}", answer.text());
+            let authority = world.origin(way).last().authority;
+            assert_eq!(
+                authority,
+                format!("a.test:{}", world.port(way)),
+                "{way:?} {spelling}: the canonical name is sent"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_with_a_second_reading_are_refused() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    for host in [
+        "a。test",
+        "ａ.test",
+        "а.test",
+        "%61.test",
+        "a%2etest",
+        "a.test%00",
+        "a..test",
+        "a.test..",
+        "xn--a.test",
+        "user@a.test",
+        "a_\u{0}.test",
+    ] {
+        let mark = world.mark();
+        let port = world.tls.port();
+        let head = format!("CONNECT {host}:{port} HTTP/1.1\r\nhost: {host}:{port}\r\n\r\n");
+        let limit = Duration::from_secs(5);
+        let proxy = world.plane().proxy();
+        let answer = raw::exchange(proxy, head.as_bytes(), limit).await;
+        let answer = answer.unwrap_or_else(|| panic!("no answer for CONNECT {host:?}"));
+        assert!((400..500).contains(&answer.status), "{host:?}: {answer:?}");
+        world.assert_audited(mark, answer.reason().expect("a reason"), host);
+        let port = world.plain.port();
+        let answer = absolute(&world, &format!("{host}:{port}"), &token).await.answered();
+        assert!((400..500).contains(&answer.status), "{host:?}: {answer:?}");
+        assert!(answer.reason().is_some(), "{host:?}: {answer:?}");
+        world.assert_nothing_sent(mark, host);
+    }
+    assert_eq!(world.dns.queries(), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_spelling_of_an_address_is_a_destination() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    for host in [
+        "127.0.0.1",
+        "2130706433",
+        "0x7f000001",
+        "0x7f.0.0.1",
+        "0177.0.0.1",
+        "127.1",
+        "127.0.1",
+        "0",
+        "a.test.127",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[64:ff9b::7f00:1]",
+        "169.254.169.254",
+    ] {
+        let mark = world.mark();
+        let refused = world.guest().connect(&format!("{host}:{}", world.tls.port())).await;
+        let outcome = refused.expect_err(host);
+        world.assert_denied(mark, &outcome, "ip_literal", host);
+        let mark = world.mark();
+        let outcome = absolute(&world, &format!("{host}:{}", world.plain.port()), &token).await;
+        world.assert_denied(mark, &outcome, "ip_literal", host);
+    }
+    assert_eq!(world.tls.connections() + world.plain.connections(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gateway_never_dials_its_own_listener() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let world = World::configured(move |config, _| {
+        config["listen"]["proxy"] = json!(format!("127.0.0.1:{port}"));
+        for (host, posture) in [("own-bump.test", "bump"), ("own-pass.test", "pass-through")] {
+            config["resolver"]["hosts"][host] = json!("127.0.0.1");
+            add_destination(config, json!({ "host": host, "ports": [port], "posture": posture }));
+        }
+        config["resolver"]["hosts"]["own-plain.test"] = json!("127.0.0.1");
+        let rule = json!({ "host": "own-plain.test", "ports": [port], "plaintext": true, "posture": "bump" });
+        add_destination(config, rule);
+    })
+    .await;
+    let (_, token) = world.session();
+    let guest = world.guest().with_proxy_token(&token);
+    for host in ["own-bump.test", "own-pass.test"] {
+        let mark = world.mark();
+        let outcome = guest.send(Way::TunnelH1, &Req::get(host, port, "/").bearer(&token)).await;
+        assert_tunnel_denied(&world, mark, &outcome, "address_denied", host);
+    }
+    let mark = world.mark();
+    let req = Req::get("own-plain.test", port, "/").bearer(&token);
+    let outcome = guest.send(Way::AbsoluteForm, &req).await;
+    world.assert_denied(mark, &outcome, "address_denied", "http");
+}
+
+/// A tunnel may say no at CONNECT, in the tunnel, or (pass-through) by closing it; the record says why.
+fn assert_tunnel_denied(
+    world: &World,
+    mark: outgate_conformance::Mark,
+    outcome: &Outcome,
+    code: &str,
+    context: &str,
+) {
+    match outcome {
+        Outcome::HandshakeFailed(_) | Outcome::Closed(_) => {
+            world.assert_audited(mark, code, context);
+            world.assert_nothing_sent(mark, context);
+        }
+        answered => world.assert_denied(mark, answered, code, context),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plain_http_is_refused_where_the_rule_serves_only_tls() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    let guest = world.guest().with_proxy_token(&token);
+    let mark = world.mark();
+    let req = world.get(Way::AbsoluteForm, "tlsonly.test", "/").bearer(&token);
+    let outcome = guest.send(Way::AbsoluteForm, &req).await;
+    world.assert_denied(mark, &outcome, "plaintext_not_allowed", "absolute-form");
+    // The same in a tunnel: port 443 that does not speak TLS.
+    for host in ["tlsonly.test", "pass.test", "basic.test"] {
+        let mark = world.mark();
+        let mut tunnel = guest
+            .connect(&format!("{host}:{}", world.tls.port()))
+            .await
+            .expect("a tunnel");
+        let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        let limit = Duration::from_secs(4);
+        let (_, closed) = raw::send_and_drain(&mut tunnel, request.as_bytes(), limit).await;
+        assert!(closed, "{host}: the tunnel stayed open");
+        world.assert_audited(mark, "tls_required", host);
+        world.assert_nothing_sent(mark, host);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plain_http_inside_a_tunnel_is_judged_like_any_other_request() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    let guest = world.guest();
+    let port = world.plain.port();
+    for (host, auth, code) in [
+        ("a.test", Some(&token), None),
+        ("a.test", None, Some("token_missing")),
+        ("b.test", Some(&token), Some("credential_over_plaintext")),
+        ("rules.test", Some(&token), Some("path_not_allowed")),
+    ] {
+        let mark = world.mark();
+        let tunnel = guest.connect(&format!("{host}:{port}")).await.expect("a tunnel");
+        let mut channel = outgate_conformance::Channel::h1_in_tunnel(Box::new(tunnel));
+        let req = Req::get(host, port, "/");
+        let req = auth.map_or(req.clone(), |token| req.bearer(token));
+        let outcome = within(5, host, channel.send(&req)).await;
+        match code {
+            Some(code) => world.assert_denied(mark, &outcome, code, host),
+            None => assert_eq!(outcome.answered().status, 200),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deny_all_switches_one_destination_off() {
+    let world = World::configured(|config, _| {
+        let rule = destination(config, "n.test");
+        rule["posture"] = json!("deny-all");
+        rule.as_object_mut().unwrap().remove("plaintext");
+    })
+    .await;
+    let (_, token) = world.session();
+    for way in Way::ALL {
+        let mark = world.mark();
+        let req = world.get(way, "n.test", "/").bearer(&token);
+        let outcome = world.guest().send(way, &req).await;
+        world.assert_denied(mark, &outcome, "destination_not_allowed", &format!("{way:?}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_gateway_serves_bump_and_pass_through_at_once() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    let guest: Guest = world.guest().with_proxy_token(&token);
+    let origin_ca = rustls::RootCertStore {
+        roots: outgate_testkit::certs::roots_from_pem([world.ca.pem()]).roots,
+    };
+    let trusts_upstream = Guest::new(world.plane().proxy(), origin_ca).with_proxy_token(&token);
+    let pass = world.get(Way::TunnelH2, "pass.test", "/").bearer("its-own-key");
+    let answer = trusts_upstream.send(Way::TunnelH2, &pass).await.answered();
+    assert_eq!(answer.status, 200, "pass-through shows the upstream's own certificate");
+    assert_eq!(
+        world.tls.last().headers.get("authorization"),
+        Some("Bearer its-own-key"),
+        "pass-through changes nothing"
+    );
+    let bump = world.get(Way::TunnelH2, "a.test", "/").bearer(&token);
+    let outcome = trusts_upstream.send(Way::TunnelH2, &bump).await;
+    assert!(
+        matches!(outcome, Outcome::HandshakeFailed(_)),
+        "bump shows a minted leaf: {outcome:?}"
+    );
+    assert_eq!(guest.send(Way::TunnelH2, &bump).await.answered().status, 200);
+}

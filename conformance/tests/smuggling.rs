@@ -1,0 +1,450 @@
+//! One request has one meaning and one path, and what was judged is what is sent.
+
+use std::time::Duration;
+
+use outgate_conformance::{
+    Alpn, Req, Setup, Way, World, frames, raw, websocket, within, eventually,
+};
+use tokio::io::AsyncWriteExt;
+
+/// The ways in over HTTP/1.1, with a head's request target and `Host` for `rules.test`.
+const H1_WAYS: [Way; 2] = [Way::AbsoluteForm, Way::TunnelH1];
+
+fn target(world: &World, way: Way, path: &str) -> String {
+    if way == Way::AbsoluteForm {
+        format!("http://rules.test:{}{path}", world.port(way))
+    } else {
+        path.to_owned()
+    }
+}
+
+/// Sends `bytes` as they are and reads every answer until the gateway closes.
+async fn send_raw(world: &World, way: Way, bytes: &[u8]) -> (String, bool) {
+    let req = world.get(way, "rules.test", "/");
+    let limit = Duration::from_secs(4);
+    let (answer, closed) = if way == Way::AbsoluteForm {
+        let mut stream = world.guest().dial().await.unwrap();
+        raw::send_and_drain(&mut stream, bytes, limit).await
+    } else {
+        let mut tls = world.guest().tunnel(way, &req).await.expect("a tunnel");
+        raw::send_and_drain(&mut tls.io, bytes, limit).await
+    };
+    (String::from_utf8_lossy(&answer).into_owned(), closed)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ambiguous_framing_and_syntax_is_refused_and_the_connection_closed() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    let smuggled = "GET /v1/smuggled HTTP/1.1\r\nhost: rules.test\r\n\r\n";
+    for way in H1_WAYS {
+        let line = format!("POST {} HTTP/1.1\r\n", target(&world, way, "/v1/x"));
+        let host = format!("host: rules.test:{}\r\n", world.port(way));
+        let auth = format!("authorization: Bearer {token}\r\n");
+        let good = format!("{line}{host}{auth}");
+        for (what, head) in [
+            ("CL and TE", format!("{good}content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}")),
+            ("TE and CL", format!("{good}transfer-encoding: chunked\r\ncontent-length: 4\r\n\r\n0\r\n\r\n{smuggled}")),
+            ("two CL", format!("{good}content-length: 0\r\ncontent-length: 48\r\n\r\n{smuggled}")),
+            ("two equal CL", format!("{good}content-length: 0\r\ncontent-length: 0\r\n\r\n{smuggled}")),
+            ("CL list", format!("{good}content-length: 0, 0\r\n\r\n{smuggled}")),
+            ("CL with sign", format!("{good}content-length: +0\r\n\r\n{smuggled}")),
+            ("CL hex", format!("{good}content-length: 0x0\r\n\r\n{smuggled}")),
+            ("CL empty", format!("{good}content-length:\r\n\r\n{smuggled}")),
+            ("two TE", format!("{good}transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}")),
+            ("TE not final", format!("{good}transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n{smuggled}")),
+            ("TE unknown", format!("{good}transfer-encoding: xchunked\r\n\r\n0\r\n\r\n{smuggled}")),
+            ("TE with VT", format!("{good}transfer-encoding: \x0bchunked\r\n\r\n0\r\n\r\n{smuggled}")),
+            ("bare LF", format!("{good}x: y\n\r\n{smuggled}")),
+            ("bare LF end", format!("{good}\n{smuggled}")),
+            ("bare CR", format!("{good}x: y\rz: w\r\n\r\n{smuggled}")),
+            ("obs-fold", format!("{good}x: y\r\n z\r\n\r\n{smuggled}")),
+            ("fold first", format!("{line} x: y\r\n{host}{auth}\r\n{smuggled}")),
+            ("space before colon", format!("{good}content-length : 0\r\n\r\n{smuggled}")),
+            ("no colon", format!("{good}nonsense\r\n\r\n{smuggled}")),
+            ("empty name", format!("{good}: y\r\n\r\n{smuggled}")),
+            ("NUL in value", format!("{good}x: y\0z\r\n\r\n{smuggled}")),
+            ("two Host", format!("{good}{host}\r\n{smuggled}")),
+            ("HTTP/1.0 and TE", good.replace("HTTP/1.1", "HTTP/1.0") + "transfer-encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled),
+            ("HTTP/1.2", good.replace("HTTP/1.1", "HTTP/1.2") + "\r\n" + smuggled),
+            ("no version", format!("{}{host}{auth}\r\n{smuggled}", line.replace(" HTTP/1.1", ""))),
+            ("tab in line", format!("{}{host}{auth}\r\n{smuggled}", line.replacen(' ', "\t", 1))),
+            ("two spaces", format!("{}{host}{auth}\r\n{smuggled}", line.replacen(' ', "  ", 1))),
+            ("bad method", format!("{}{host}{auth}\r\n{smuggled}", line.replacen("POST", "PO(ST", 1))),
+        ] {
+            let mark = world.mark();
+            let context = format!("{way:?}: {what}");
+            let (answer, closed) = send_raw(&world, way, head.as_bytes()).await;
+            assert!(closed, "{context}: the connection stayed open: {answer}");
+            assert!(answer.starts_with("HTTP/1.1 400"), "{context}: {answer}");
+            assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{context}: {answer}");
+            assert!(answer.contains("malformed_request"), "{context}: {answer}");
+            world.assert_audited(mark, "malformed_request", &context);
+            world.assert_nothing_sent(mark, &context);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_chunk_ends_the_connection_and_nothing_behind_it_is_a_request() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    for way in H1_WAYS {
+        let head = format!(
+            "POST {} HTTP/1.1\r\nhost: rules.test:{}\r\nauthorization: Bearer {token}\r\ntransfer-encoding: chunked\r\n\r\n",
+            target(&world, way, "/v1/x"),
+            world.port(way),
+        );
+        for chunk in [
+            "zz\r\nabc\r\n0\r\n\r\n",
+            "-1\r\na\r\n0\r\n\r\n",
+            "0x3\r\nabc\r\n0\r\n\r\n",
+            "3\nabc\r\n0\r\n\r\n",
+            "3\r\nabcd\r\n0\r\n\r\n",
+            "3\r\nabc\n0\r\n\r\n",
+            "ffffffffffffffff0\r\nabc\r\n0\r\n\r\n",
+            "3;a\nb\r\nabc\r\n0\r\n\r\n",
+            "3 \r\nabc\r\n0\r\n\r\n",
+            "\r\n0\r\n\r\n",
+        ] {
+            let smuggled = "GET /v1/smuggled HTTP/1.1\r\nhost: rules.test\r\n\r\n";
+            let (answer, closed) = send_raw(&world, way, format!("{head}{chunk}{smuggled}").as_bytes()).await;
+            let context = format!("{way:?}: {chunk:?}");
+            assert!(closed, "{context}: stayed open: {answer}");
+            assert!(!answer.contains("HTTP/1.1 200"), "{context}: {answer}");
+            let complete = world.origin(way).seen().iter().any(|seen| {
+                seen.target.contains("smuggled") || (seen.body_complete && seen.method == "POST")
+            });
+            assert!(!complete, "{context}: {:?}", world.origin(way).seen());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http2_in_clear_is_refused() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    let mark = world.mark();
+    let mut stream = world.guest().dial().await.unwrap();
+    let limit = Duration::from_secs(4);
+    let (_, closed) = raw::send_and_drain(&mut stream, &frames::preface(), limit).await;
+    assert!(closed);
+    world.assert_audited(mark, "cleartext_http2", "preface at the proxy");
+    for way in H1_WAYS {
+        let mark = world.mark();
+        let head = format!(
+            "GET {} HTTP/1.1\r\nhost: rules.test:{}\r\nauthorization: Bearer {token}\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n",
+            target(&world, way, "/v1/x"),
+            world.port(way),
+        );
+        let (answer, _) = send_raw(&world, way, head.as_bytes()).await;
+        assert!(answer.contains("upgrade_not_supported"), "{way:?}: {answer}");
+        world.assert_audited(mark, "upgrade_not_supported", &format!("{way:?}"));
+        world.assert_nothing_sent(mark, &format!("{way:?}"));
+    }
+    // In clear inside a tunnel, and as HTTP/2 bytes in a TLS session that agreed on HTTP/1.1.
+    let port = world.plain.port();
+    let mark = world.mark();
+    let mut tunnel = world.guest().connect(&format!("rules.test:{port}")).await.expect("a tunnel");
+    let (_, closed) = raw::send_and_drain(&mut tunnel, &frames::preface(), limit).await;
+    assert!(closed);
+    world.assert_audited(mark, "cleartext_http2", "preface in a tunnel");
+    let (_, closed) = send_raw(&world, Way::TunnelH1, &frames::preface()).await;
+    assert!(closed);
+    world.assert_nothing_sent(mark, "preface in TLS");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pipelined_requests_are_judged_one_by_one() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    for way in H1_WAYS {
+        let request = |path: &str| {
+            format!(
+                "GET {} HTTP/1.1\r\nhost: rules.test:{}\r\nauthorization: Bearer {token}\r\n\r\n",
+                target(&world, way, path),
+                world.port(way),
+            )
+        };
+        let before = world.seen();
+        let bytes = request("/v1/one") + &request("/v2/two") + &request("/v1/three");
+        let stream = world.guest();
+        let answers = match way {
+            Way::AbsoluteForm => {
+                let mut stream = stream.dial().await.unwrap();
+                stream.write_all(bytes.as_bytes()).await.unwrap();
+                raw::all_responses(stream, Duration::from_millis(1500)).await
+            }
+            _ => {
+                let req = world.get(way, "rules.test", "/");
+                let mut h1 = stream.open(way, &req).await.expect("a tunnel").into_h1();
+                h1.write(bytes.as_bytes()).await.unwrap();
+                let mut all = Vec::new();
+                let limit = Duration::from_millis(1500);
+                while let Ok(Ok(answer)) = tokio::time::timeout(limit, h1.read_response("GET")).await {
+                    all.push(answer);
+                }
+                all
+            }
+        };
+        assert_eq!(answers[0].status, 200, "{way:?}: {answers:?}");
+        assert_eq!(answers[1].reason(), Some("path_not_allowed"), "{way:?}");
+        let targets: Vec<String> = world.origin(way).seen().into_iter().map(|seen| seen.target).collect();
+        assert!(!targets.iter().any(|target| target.contains("/v2")), "{way:?}: {targets:?}");
+        assert!((1..=2).contains(&(world.seen() - before)), "{way:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_behind_an_upgrade_that_was_not_accepted_are_judged_as_requests() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    for way in H1_WAYS {
+        // The upstream answers 200 to this upgrade: no tunnel exists, whatever the client hopes.
+        let bytes = format!(
+            "GET {} HTTP/1.1\r\nhost: rules.test:{}\r\nauthorization: Bearer {token}\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: {}\r\n\r\nGET /v2/smuggled HTTP/1.1\r\nhost: rules.test\r\n\r\n",
+            target(&world, way, "/v1/x"),
+            world.port(way),
+            websocket::KEY,
+        );
+        let (answer, _) = send_raw(&world, way, bytes.as_bytes()).await;
+        let seen = world.origin(way).seen();
+        assert!(
+            !seen.iter().any(|seen| seen.target.contains("smuggled")),
+            "{way:?}: {answer}; {seen:?}"
+        );
+        assert!(!seen.iter().any(|seen| seen.body_length > 0), "{way:?}: {seen:?}");
+    }
+}
+
+/// Path, whether it is let through, and the code otherwise.
+const PATHS: &[(&str, Option<&str>)] = &[
+    ("/v1/x", None),
+    ("/v1/x/y?q=../../admin&r=%2e%2e", None),
+    ("/v1/a%20b", None),
+    ("/v1/~user/-._", None),
+    ("/v1/x/", None),
+    ("/", Some("path_not_allowed")),
+    ("/v2/x", Some("path_not_allowed")),
+    ("/V1/x", Some("path_not_allowed")),
+    ("/v1", None),
+    ("/v10/x", Some("path_not_allowed")),
+    ("/v1/admin/x", Some("request_denied")),
+    ("/v1/admin", Some("request_denied")),
+    ("/v1/../v2/x", Some("path_ambiguous")),
+    ("/v1/./x", Some("path_ambiguous")),
+    ("/v1/%2e%2e/v2", Some("path_ambiguous")),
+    ("/v1/%2E./v2", Some("path_ambiguous")),
+    ("/v1%2f..%2fv2", Some("path_ambiguous")),
+    ("/v1/x%2Fadmin", Some("path_ambiguous")),
+    ("/v1//admin/x", Some("path_ambiguous")),
+    ("//v1/x", Some("path_ambiguous")),
+    ("/v1/x;p=1", Some("path_ambiguous")),
+    ("/v1/..;/admin/x", Some("path_ambiguous")),
+    ("/v1/%5c..%5cadmin", Some("path_ambiguous")),
+    ("/v1/%252e%252e/v2", Some("path_ambiguous")),
+    ("/v1/%61dmin/x", Some("path_ambiguous")),
+    ("/v1/%zz", Some("path_ambiguous")),
+    ("/v1/x%00", Some("path_ambiguous")),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_is_sent_exactly_as_it_was_judged_or_not_at_all() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    for way in Way::ALL {
+        for (path, code) in PATHS {
+            let mark = world.mark();
+            let context = format!("{way:?} {path}");
+            let req = world.get(way, "rules.test", path).bearer(&token);
+            let outcome = world.guest().send(way, &req).await;
+            match code {
+                None => {
+                    assert_eq!(outcome.answered().status, 200, "{context}");
+                    assert_eq!(world.origin(way).last().target, *path, "{context}");
+                }
+                Some(code) => world.assert_denied(mark, &outcome, code, &context),
+            }
+        }
+    }
+    // What no client library sends.
+    for way in H1_WAYS {
+        for path in ["/v1\\..\\v2", "/v1/x#/../v2", "/v1/\u{ff0e}\u{ff0e}/v2"] {
+            let mark = world.mark();
+            let bytes = format!(
+                "GET {} HTTP/1.1\r\nhost: rules.test:{}\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n",
+                target(&world, way, path),
+                world.port(way),
+            );
+            let (answer, _) = send_raw(&world, way, bytes.as_bytes()).await;
+            assert!(answer.starts_with("HTTP/1.1 4"), "{way:?} {path}: {answer}");
+            assert!(answer.contains("x-deny-reason"), "{way:?} {path}: {answer}");
+            world.assert_nothing_sent(mark, path);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn methods_and_headers_narrow_a_rule_and_cannot_be_overridden() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    for way in Way::ALL {
+        for (method, path, code) in [
+            ("PUT", "/v1/files/a", None),
+            ("PUT", "/v1/files/a/b", Some("method_not_allowed")),
+            ("DELETE", "/v1/x", Some("method_not_allowed")),
+            ("get", "/v1/x", Some("method_not_allowed")),
+            ("PATCH", "/v2", Some("path_not_allowed")),
+        ] {
+            let mark = world.mark();
+            let req = world.get(way, "rules.test", path).method(method).bearer(&token);
+            let outcome = world.guest().send(way, &req).await;
+            let context = format!("{way:?} {method} {path}");
+            match code {
+                None => assert_eq!(outcome.answered().status, 200, "{context}"),
+                Some(code) => world.assert_denied(mark, &outcome, code, &context),
+            }
+        }
+        let req = world
+            .get(way, "rules.test", "/v1/x")
+            .bearer(&token)
+            .header("x-http-method-override", "DELETE")
+            .header("x-original-url", "/v1/admin/x");
+        assert_eq!(world.guest().send(way, &req).await.answered().status, 200);
+        let seen = world.origin(way).last();
+        assert_eq!(seen.headers.get("x-http-method-override"), None, "{way:?}");
+        assert_eq!(seen.headers.get("x-original-url"), None, "{way:?}");
+        for (values, code) in [
+            (&["a"][..], None),
+            (&["b"], None),
+            (&[], Some("header_not_allowed")),
+            (&["c"], Some("header_not_allowed")),
+            (&["a", "c"], Some("header_not_allowed")),
+            (&["a, c"], Some("header_not_allowed")),
+        ] {
+            let mark = world.mark();
+            let mut req = world.get(way, "headers.test", "/").bearer(&token);
+            for value in values {
+                req = req.header("x-mode", value);
+            }
+            let outcome = world.guest().send(way, &req).await;
+            let context = format!("{way:?} x-mode {values:?}");
+            match code {
+                None => assert_eq!(outcome.answered().status, 200, "{context}"),
+                Some(code) => world.assert_denied(mark, &outcome, code, &context),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fields_that_frame_http1_cannot_be_smuggled_through_http2() {
+    // The upstream speaks only HTTP/1.1, so that anything carried over would frame a request there.
+    let world = World::with(Setup { alpn: Alpn::H1, ..Setup::default() }).await;
+    let (_, token) = world.session();
+    let port = world.tls.port().to_string();
+    let authority = format!("rules.test:{port}");
+    let bearer = format!("Bearer {token}");
+    let good = [
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":authority", authority.as_str()),
+        (":path", "/v1/x"),
+    ];
+    let host_line = format!("/v1/x HTTP/1.1\r\nhost: rules.test:{port}\r\n\r\nGET /v1/smuggled");
+    let cases: Vec<(&str, Vec<(&str, &str)>)> = vec![
+        ("transfer-encoding", [&good[..], &[("transfer-encoding", "chunked")]].concat()),
+        ("connection", [&good[..], &[("connection", "keep-alive")]].concat()),
+        ("te", [&good[..], &[("te", "chunked")]].concat()),
+        ("CRLF in a value", [&good[..], &[("x", "y\r\nsmuggled: 1")]].concat()),
+        ("LF in a value", [&good[..], &[("x", "y\nsmuggled: 1")]].concat()),
+        ("CRLF in a name", [&good[..], &[("x\r\nsmuggled", "1")]].concat()),
+        ("upper-case name", [&good[..], &[("X-Upper", "1")]].concat()),
+        ("CRLF in the path", [&good[..3], &[(":path", host_line.as_str())]].concat()),
+        ("space in the path", [&good[..3], &[(":path", "/v1/x HTTP/1.1")]].concat()),
+        ("space in the method", [&[(":method", "GET /v1/smuggled HTTP/1.1")], &good[1..]].concat()),
+        ("two paths", [&good[..], &[(":path", "/v1/smuggled")]].concat()),
+        ("no path", good[..3].to_vec()),
+        ("pseudo after field", [&[("x", "y")], &good[..]].concat()),
+        ("two authorities", [&good[..], &[(":authority", "x.test")]].concat()),
+        ("content-length lies", [&good[..], &[("content-length", "10")]].concat()),
+    ];
+    let offers_h2 = {
+        let req = world.get(Way::TunnelH2, "rules.test", "/");
+        world.guest().tunnel(Way::TunnelH2, &req).await.is_ok()
+    };
+    // A plane that mirrors the upstream's ALPN has nothing to translate and nothing to smuggle.
+    if !offers_h2 {
+        return;
+    }
+    for (what, fields) in cases {
+        let req = world.get(Way::TunnelH2, "rules.test", "/");
+        let mut tls = world.guest().tunnel(Way::TunnelH2, &req).await.expect("a tunnel");
+        let mut bytes = frames::preface();
+        let mut block = frames::header_block(&fields);
+        // The token is longer than the short form of a length allows: 127 and a continuation (RFC 7541 section 5.1).
+        block.extend_from_slice(&[0, 13]);
+        block.extend_from_slice(b"authorization");
+        block.push(127);
+        let mut rest = bearer.len() - 127;
+        while rest >= 128 {
+            block.push((rest % 128 + 128) as u8);
+            rest /= 128;
+        }
+        block.push(rest as u8);
+        block.extend_from_slice(bearer.as_bytes());
+        bytes.extend(frames::frame(1, 0x5, 1, &block));
+        let _ = raw::send_and_drain(&mut tls.io, &bytes, Duration::from_millis(400)).await;
+        for seen in world.tls.seen() {
+            let text = format!("{seen:?}");
+            assert!(!text.contains("smuggled"), "{what}: {text}");
+            assert!(seen.headers.get("transfer-encoding").is_none(), "{what}: {text}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hop_by_hop_fields_stay_on_their_hop() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    for way in H1_WAYS {
+        let req = world
+            .get(way, "n.test", "/echo")
+            .bearer(&token)
+            .header("connection", "x-hop, keep-alive")
+            .header("x-hop", "1")
+            .header("keep-alive", "timeout=5")
+            .header("te", "trailers")
+            .header("proxy-connection", "keep-alive")
+            .header("x-end-to-end", "1");
+        assert_eq!(world.guest().send(way, &req).await.answered().status, 200);
+        let seen = world.origin(way).last();
+        for name in ["x-hop", "keep-alive", "proxy-connection", "proxy-authorization"] {
+            assert_eq!(seen.headers.get(name), None, "{way:?} {name}");
+        }
+        assert_eq!(seen.headers.get("x-end-to-end"), Some("1"), "{way:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_arrives_whole_and_alone() {
+    use outgate_conformance::ReqBody;
+    let world = World::new().await;
+    let (_, token) = world.session();
+    let smuggled = b"GET /v1/smuggled HTTP/1.1\r\nhost: rules.test\r\n\r\n".to_vec();
+    for way in Way::ALL {
+        for body in [
+            ReqBody::Bytes(smuggled.clone()),
+            ReqBody::Chunked(vec![smuggled[..7].to_vec(), smuggled[7..].to_vec()]),
+        ] {
+            let req = Req { body, ..world.get(way, "rules.test", "/v1/x").method("POST") };
+            let outcome = within(5, "an answer", world.guest().send(way, &req.bearer(&token))).await;
+            assert_eq!(outcome.answered().status, 200, "{way:?}");
+            let whole = eventually(Duration::from_secs(2), || {
+                let seen = world.origin(way).last();
+                (seen.body == smuggled && seen.body_complete).then_some(())
+            });
+            assert!(whole.await.is_some(), "{way:?}: {:?}", world.origin(way).last());
+        }
+    }
+}

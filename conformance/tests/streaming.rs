@@ -1,0 +1,318 @@
+//! Nothing is buffered that does not have to be, and nothing is lost on the way.
+
+use std::time::{Duration, Instant};
+
+use outgate_conformance::{
+    Alpn, Req, ReqBody, Setup, TlsOptions, Way, World, eventually, websocket, within,
+};
+
+/// Every way to a request, pass-through included: way, host.
+const ROUTES: [(Way, &str); 5] = [
+    (Way::AbsoluteForm, "a.test"),
+    (Way::TunnelH1, "a.test"),
+    (Way::TunnelH2, "a.test"),
+    (Way::TunnelH1, "pass.test"),
+    (Way::TunnelH2, "pass.test"),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_event_arrives_before_the_second_is_sent() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    let guest = world.guest().with_proxy_token(&token);
+    for (way, host) in ROUTES {
+        let req = world.get(way, host, "/sse?n=2&every_ms=600").bearer(&token);
+        let mut channel = guest.open(way, &req).await.expect("a connection");
+        let mut stream = channel.start(&req).await.expect("a head");
+        let begin = Instant::now();
+        let first = stream.next().await.expect("an event").expect("an event");
+        assert!(begin.elapsed() < Duration::from_millis(450), "{way:?} {host}: buffered");
+        assert_eq!(&first[..], b"data: 0\n\n");
+        let rest = stream.finish().await;
+        assert!(rest.complete && rest.body == b"data: 1\n\n", "{way:?} {host}: {rest:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_bytes_of_an_upload_arrive_before_the_last_are_sent() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    for way in [Way::AbsoluteForm, Way::TunnelH1] {
+        let req = world.get(way, "a.test", "/upload");
+        let mut h1 = world.guest().open(way, &req).await.expect("a connection").into_h1();
+        let target = if way == Way::AbsoluteForm {
+            format!("http://a.test:{}/upload", world.port(way))
+        } else {
+            "/upload".into()
+        };
+        let head = format!(
+            "POST {target} HTTP/1.1\r\nhost: a.test:{}\r\nx-api-key: {token}\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n",
+            world.port(way)
+        );
+        h1.write(head.as_bytes()).await.unwrap();
+        let arrived = eventually(Duration::from_secs(3), || {
+            world.origin(way).seen().last().filter(|seen| seen.body == b"first").map(|_| ())
+        });
+        assert!(arrived.await.is_some(), "{way:?}: the upload was held back");
+        h1.write(b"4\r\nlast\r\n0\r\n\r\n").await.unwrap();
+        let answer = within(5, "an answer", h1.read_response("POST")).await.unwrap();
+        assert_eq!(answer.text(), "9", "{way:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_websocket_carries_frames_both_ways() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    let guest = world.guest().with_proxy_token(&token);
+    for (way, host) in ROUTES.into_iter().filter(|(way, _)| *way != Way::TunnelH2) {
+        let req = world
+            .get(way, host, "/ws")
+            .bearer(&token)
+            .header("upgrade", "websocket")
+            .header("connection", "keep-alive, Upgrade")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", websocket::KEY);
+        let mut channel = guest.open(way, &req).await.expect("a connection");
+        let context = format!("{way:?} {host}");
+        let head = channel.start(&req).await.expect("a head").response;
+        assert_eq!(head.status, 101, "{context}");
+        assert_eq!(
+            head.headers.get("sec-websocket-accept"),
+            Some(websocket::accept_for(websocket::KEY).as_str()),
+            "{context}"
+        );
+        let mut ws = channel.into_h1();
+        for size in [1, 200, 60_000] {
+            let payload = vec![b'w'; size];
+            ws.write(&websocket::frame(2, &payload, true)).await.unwrap();
+            let (opcode, echoed) = within(5, &context, websocket::read_frame(&mut ws)).await.unwrap();
+            assert_eq!((opcode, echoed.len()), (2, size), "{context}");
+        }
+        ws.write(&websocket::frame(8, b"", true)).await.unwrap();
+        assert_eq!(within(5, &context, websocket::read_frame(&mut ws)).await.unwrap().0, 8);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpc_calls_keep_their_trailers() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    let guest = world.guest().with_proxy_token(&token);
+    for host in ["a.test", "pass.test"] {
+        let message = b"\0\0\0\0\x05hello".to_vec();
+        let req = world
+            .get(Way::TunnelH2, host, "/echo.Echo/Unary")
+            .method("POST")
+            .bearer(&token)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(ReqBody::Chunked(vec![message.clone()]));
+        let answer = guest.send(Way::TunnelH2, &req).await.answered();
+        assert_eq!((answer.status, &answer.body), (200, &message), "{host}");
+        assert_eq!(answer.trailers.get("grpc-status"), Some("0"), "{host}");
+        let seen = world.tls.last();
+        assert_eq!(seen.version, "HTTP/2", "{host}");
+        assert_eq!(seen.headers.get("te"), Some("trailers"), "{host}: gRPC servers ask for it");
+    }
+    // On HTTP/1.1 a trailer section is carried, too.
+    for (way, host) in ROUTES {
+        let req = world.get(way, host, "/trailers").bearer(&token).header("te", "trailers");
+        let answer = guest.send(way, &req).await.answered();
+        assert_eq!(answer.trailers.get("grpc-status"), Some("0"), "{way:?} {host}");
+        assert_eq!(answer.trailers.get("grpc-message"), Some("fine"), "{way:?} {host}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn interim_answers_are_passed_on() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    let guest = world.guest().with_proxy_token(&token);
+    for (way, host) in ROUTES {
+        let req = world.get(way, host, "/early-hints").bearer(&token);
+        let answer = guest.send(way, &req).await.answered();
+        assert_eq!((answer.status, answer.text().as_str()), (200, "after the hints"), "{way:?} {host}");
+        if way != Way::TunnelH2 {
+            let hints: Vec<u16> = answer.informational.iter().map(|(status, _)| *status).collect();
+            assert_eq!(hints, [103], "{way:?} {host}");
+        }
+    }
+    // 100-continue: the client waits for it.
+    for way in [Way::AbsoluteForm, Way::TunnelH1] {
+        let req = world.get(way, "a.test", "/upload");
+        let mut h1 = guest.open(way, &req).await.expect("a connection").into_h1();
+        let target = if way == Way::AbsoluteForm {
+            format!("http://a.test:{}/upload", world.port(way))
+        } else {
+            "/upload".into()
+        };
+        let head = format!(
+            "POST {target} HTTP/1.1\r\nhost: a.test:{}\r\nx-api-key: {token}\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n",
+            world.port(way)
+        );
+        h1.write(head.as_bytes()).await.unwrap();
+        let interim = within(3, "a 100", h1.read_head()).await.unwrap().expect("a head");
+        assert!(interim.starts_with(b"HTTP/1.1 100"), "{way:?}: {interim:?}");
+        h1.write(b"body").await.unwrap();
+        let answer = within(3, "an answer", h1.read_response("POST")).await.unwrap();
+        assert_eq!((answer.status, answer.text().as_str()), (200, "4"), "{way:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_bodies_pass_both_ways_in_bounded_memory() {
+    const SIZE: u64 = 64 << 20;
+    let world = World::with(Setup { log: "warn", ..Setup::default() }).await;
+    let (_, token) = world.session();
+    let guest = world.guest().with_proxy_token(&token);
+    let warm = world.get(Way::TunnelH2, "a.test", "/").bearer(&token);
+    assert_eq!(guest.send(Way::TunnelH2, &warm).await.answered().status, 200);
+    let before = world.plane().resident_kib();
+    let mut most = before;
+    for (way, host) in ROUTES {
+        let req = world.get(way, host, &format!("/bytes?n={SIZE}")).bearer(&token);
+        let mut channel = guest.open(way, &req).await.expect("a connection");
+        let stream = channel.start(&req).await.expect("a head");
+        let count = within(60, "a download", stream.count()).await.expect("a whole body");
+        assert_eq!(count, SIZE, "{way:?} {host}");
+        most = most.max(world.plane().resident_kib());
+        let req = Req {
+            body: ReqBody::Zeros(SIZE),
+            ..world.get(way, host, "/upload").method("POST").bearer(&token)
+        };
+        let answer = within(60, "an upload", guest.send(way, &req)).await.answered();
+        assert_eq!(answer.text(), SIZE.to_string(), "{way:?} {host}");
+        most = most.max(world.plane().resident_kib());
+    }
+    assert!(most - before < 48 << 10, "memory grew from {before} to {most} KiB");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_reader_does_not_make_the_gateway_store_the_body() {
+    let world = World::with(Setup { log: "warn", ..Setup::default() }).await;
+    let (_, token) = world.session();
+    let guest = world.guest().with_proxy_token(&token);
+    let before = world.plane().resident_kib();
+    let mut held = Vec::new();
+    for (way, host) in ROUTES {
+        let req = world.get(way, host, "/bytes?n=268435456").bearer(&token);
+        let mut channel = guest.open(way, &req).await.expect("a connection");
+        drop(channel.start(&req).await.expect("a head"));
+        held.push(channel);
+    }
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    let after = world.plane().resident_kib();
+    assert!(after.saturating_sub(before) < 48 << 10, "memory grew from {before} to {after} KiB");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alt_svc_is_removed_and_other_fields_stay() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    for way in Way::ALL {
+        for host in ["a.test", "n.test"] {
+            let req = world.get(way, host, "/alt-svc").bearer(&token);
+            let answer = world.guest().send(way, &req).await.answered();
+            assert_eq!(answer.headers.get("alt-svc"), None, "{way:?} {host}");
+            assert_eq!(answer.headers.get("x-kept"), Some("yes"), "{way:?} {host}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_protocol_of_the_upstream_is_mirrored_to_the_client() {
+    for (alpn, expected) in [(Alpn::Both, "h2"), (Alpn::H1, "http/1.1"), (Alpn::None, "http/1.1"), (Alpn::H2, "h2")] {
+        let world = World::with(Setup { alpn, ..Setup::default() }).await;
+        let (_, token) = world.session();
+        let guest = world.guest();
+        for round in 0..2 {
+            let stream = guest.connect(&format!("a.test:{}", world.tls.port())).await.expect("a tunnel");
+            let options = TlsOptions {
+                alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+                ..TlsOptions::new("a.test", "")
+            };
+            let tls = guest.handshake(stream, &options).await.expect("a handshake");
+            let chosen = String::from_utf8(tls.alpn.clone().unwrap_or_default()).unwrap();
+            let way = if chosen == "h2" { Way::TunnelH2 } else { Way::TunnelH1 };
+            if alpn != Alpn::None {
+                assert_eq!(chosen, expected, "{alpn:?}, round {round}");
+            }
+            let mut channel = if way == Way::TunnelH2 {
+                outgate_conformance::Channel::h2(tls.io).await.unwrap()
+            } else {
+                outgate_conformance::Channel::h1_in_tunnel(tls.io)
+            };
+            let req = world.get(way, "a.test", "/").bearer(&token);
+            assert_eq!(channel.send(&req).await.answered().status, 200, "{alpn:?}, round {round}");
+        }
+        // A client that offers nothing, as many do, gets HTTP/1.1 wherever the upstream speaks it.
+        if alpn != Alpn::H2 {
+            let stream = guest.connect(&format!("a.test:{}", world.tls.port())).await.expect("a tunnel");
+            let tls = guest.handshake(stream, &TlsOptions::new("a.test", "")).await.expect("a handshake");
+            let req = world.get(Way::TunnelH1, "a.test", "/").bearer(&token);
+            let answer = outgate_conformance::Channel::h1_in_tunnel(tls.io).send(&req).await.answered();
+            assert_eq!(answer.status, 200, "{alpn:?}: no ALPN");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_streams_share_one_connection_and_one_slow_stream_stops_none() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    let req = world.get(Way::TunnelH2, "a.test", "/hang").bearer(&token);
+    let tls = world.guest().tunnel(Way::TunnelH2, &req).await.expect("a tunnel");
+    let mut hanging = outgate_conformance::Channel::h2(tls.io).await.unwrap();
+    let outgate_conformance::Channel::H2(send) = &hanging else { panic!("h2") };
+    let mut other = outgate_conformance::Channel::H2(send.clone());
+    let stuck = tokio::spawn(async move { drop(hanging.start(&req).await) });
+    for index in 0..50 {
+        let req = world.get(Way::TunnelH2, "a.test", &format!("/echo?{index}")).bearer(&token);
+        let answer = within(5, "a stream", other.send(&req)).await.answered();
+        assert_eq!(answer.status, 200, "stream {index}");
+    }
+    stuck.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_without_a_body_end_at_their_head() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    for (way, host) in ROUTES.into_iter().take(3) {
+        let req = world.get(way, host, "/").bearer(&token);
+        let mut channel = world.guest().open(way, &req).await.expect("a connection");
+        for (method, path, status) in [
+            ("HEAD", "/echo", 200),
+            ("GET", "/status/204", 204),
+            ("GET", "/status/304", 304),
+            ("OPTIONS", "/echo", 200),
+            ("DELETE", "/echo", 200),
+            ("GET", "/status/500", 500),
+            ("GET", "/echo", 200),
+        ] {
+            let req = world.get(way, host, path).method(method).bearer(&token);
+            let answer = within(5, path, channel.send(&req)).await.answered();
+            assert_eq!(answer.status, status, "{way:?} {method} {path}");
+            if method == "HEAD" || matches!(status, 204 | 304) {
+                assert!(answer.body.is_empty(), "{way:?} {method} {path}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn upstream_connections_are_reused() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    for way in Way::ALL {
+        let req = world.get(way, "a.test", "/").bearer(&token);
+        let mut channel = world.guest().open(way, &req).await.expect("a connection");
+        let before = world.origin(way).connections();
+        for _ in 0..20 {
+            assert_eq!(channel.send(&req).await.answered().status, 200, "{way:?}");
+        }
+        let opened = world.origin(way).connections() - before;
+        assert!(opened <= 2, "{way:?}: {opened} upstream connections for 20 requests");
+    }
+}

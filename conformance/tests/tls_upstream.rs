@@ -1,0 +1,207 @@
+//! An upstream that is not who it should be, or does not behave, gets no credential and does not take the gateway along.
+
+use std::time::{Duration, Instant};
+
+use outgate_conformance::{
+    CertificateKind, K1, Mark, Origin, OriginOptions, Outcome, Req, Setup, TestCa, Way, World,
+    add_destination, destination, within,
+};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+/// A tunnel may meet its upstream at CONNECT, at the handshake or at the first request.
+fn assert_failed(world: &World, mark: Mark, outcome: &Outcome, code: &str, context: &str) {
+    if let Some(reason) = outcome.reason() {
+        assert_eq!(reason, code, "{context}: {outcome:?}");
+    } else {
+        assert!(!matches!(outcome, Outcome::Answered(_)), "{context}: {outcome:?}");
+    }
+    world.assert_audited(mark, code, context);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_certificate_gets_no_request_and_no_credential() {
+    let ca = TestCa::new("the upstreams' CA");
+    let mut bad = Vec::new();
+    for kind in [
+        CertificateKind::SelfSigned,
+        CertificateKind::WrongName,
+        CertificateKind::Expired,
+        CertificateKind::NotYetValid,
+        CertificateKind::UnknownCa,
+    ] {
+        let options = OriginOptions::tls(&["a.test"]).certificate(kind);
+        bad.push((kind, Origin::start(&ca, options).await));
+    }
+    let ports: Vec<u16> = bad.iter().map(|(_, origin)| origin.port()).collect();
+    let world = World::with(Setup {
+        ca,
+        config: Box::new(move |config, _| destination(config, "a.test")["ports"] = json!(ports)),
+        ..Setup::default()
+    })
+    .await;
+    let (_, token) = world.session();
+    for (kind, origin) in &bad {
+        for way in Way::TUNNELS {
+            let mark = world.mark();
+            let req = Req::get("a.test", origin.port(), "/").bearer(&token);
+            let outcome = world.guest().send(way, &req).await;
+            let context = format!("{way:?} {kind:?}");
+            assert_failed(&world, mark, &outcome, "upstream_tls_failed", &context);
+            assert_eq!(origin.count(), 0, "{context}: a request was sent");
+        }
+        assert!(origin.connections() > 0, "{kind:?}: it was tried");
+    }
+    world.assert_no_upstream_saw(K1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_1_2_is_the_floor_and_can_be_switched_off() {
+    for (floor, code) in [("1.2", None), ("1.3", Some("upstream_tls_failed"))] {
+        let ca = TestCa::new("the upstreams' CA");
+        let old = Origin::start(&ca, OriginOptions::tls(&["a.test"]).tls12_only()).await;
+        let port = old.port();
+        let world = World::with(Setup {
+            ca,
+            config: Box::new(move |config, _| {
+                destination(config, "a.test")["ports"] = json!([port]);
+                config["upstream"]["min_tls"] = json!(floor);
+            }),
+            ..Setup::default()
+        })
+        .await;
+        let (_, token) = world.session();
+        for way in Way::TUNNELS {
+            let mark = world.mark();
+            let req = Req::get("a.test", port, "/").bearer(&token);
+            let outcome = world.guest().send(way, &req).await;
+            let context = format!("{way:?}, floor {floor}");
+            match code {
+                None => assert_eq!(outcome.answered().status, 200, "{context}"),
+                Some(code) => {
+                    assert_failed(&world, mark, &outcome, code, &context);
+                    assert_eq!(old.count(), 0, "{context}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_no_roots_at_all_nothing_is_trusted() {
+    let world = World::configured(|config, _| {
+        config["upstream"] = json!({ "roots": "system" });
+    })
+    .await;
+    let (_, token) = world.session();
+    for way in Way::TUNNELS {
+        let mark = world.mark();
+        let outcome = world.guest().send(way, &world.get(way, "a.test", "/").bearer(&token)).await;
+        assert_failed(&world, mark, &outcome, "upstream_tls_failed", &format!("{way:?}"));
+        world.assert_nothing_sent(mark, &format!("{way:?}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upstream_that_misbehaves_gets_a_clear_answer_on_the_clients_leg() {
+    let world = World::configured(|config, _| {
+        config["timeouts"]["response"] = json!("1s");
+    })
+    .await;
+    let (_, token) = world.session();
+    for way in Way::ALL {
+        for (path, code) in [
+            ("/hang", "upstream_timeout"),
+            ("/reset", "upstream_protocol"),
+            ("/garbage", "upstream_protocol"),
+        ] {
+            for host in ["a.test", "n.test"] {
+                let mark = world.mark();
+                let req = world.get(way, host, path).bearer(&token);
+                let outcome = within(8, path, world.guest().send(way, &req)).await;
+                let context = format!("{way:?} {host} {path}");
+                assert_eq!(outcome.reason(), Some(code), "{context}: {outcome:?}");
+                world.assert_audited(mark, code, &context);
+            }
+        }
+        // A body that stops early is cut, not passed off as whole.
+        for host in ["a.test", "n.test"] {
+            let req = world.get(way, host, "/lie?cl=100").bearer(&token);
+            let cut = match within(8, "a cut", world.guest().send(way, &req)).await {
+                Outcome::Answered(answer) => !answer.complete || answer.status >= 500,
+                _ => true,
+            };
+            assert!(cut, "{way:?} {host}: five bytes of a hundred passed as whole");
+        }
+        let fine = world.guest().send(way, &world.get(way, "a.test", "/").bearer(&token)).await;
+        assert_eq!(fine.answered().status, 200, "{way:?}: and the next request is served");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upstream_that_is_not_there_is_said_to_be_so_in_time() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gone = closed.local_addr().unwrap().port();
+    drop(closed);
+    // It accepts and says nothing, ever: no TLS handshake.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mute = silent.local_addr().unwrap().port();
+    let holder = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok(accepted) = silent.accept().await {
+            held.push(accepted);
+        }
+    });
+    let world = World::configured(move |config, _| {
+        config["resolver"]["hosts"] = json!({ "gone.test": "127.0.0.1", "mute.test": "127.0.0.1" });
+        for (host, port) in [("gone.test", gone), ("mute.test", mute)] {
+            let rule = json!({ "host": host, "ports": [port], "plaintext": true,
+                "inject": { "credential": "k1", "header": "x-api-key", "over_plaintext": true } });
+            add_destination(config, rule);
+        }
+    })
+    .await;
+    let (_, token) = world.session();
+    for way in Way::ALL {
+        let mark = world.mark();
+        let req = Req::get("gone.test", gone, "/").bearer(&token);
+        let outcome = within(8, "a verdict", world.guest().send(way, &req)).await;
+        assert_failed(&world, mark, &outcome, "upstream_unreachable", &format!("{way:?}"));
+    }
+    for way in Way::TUNNELS {
+        let begin = Instant::now();
+        let req = Req::get("mute.test", mute, "/").bearer(&token);
+        let outcome = within(8, "a verdict", world.guest().send(way, &req)).await;
+        assert!(
+            !matches!(&outcome, Outcome::Answered(answer) if answer.status < 400),
+            "{way:?}: {outcome:?}"
+        );
+        assert!(begin.elapsed() < Duration::from_secs(6), "{way:?}: {:?}", begin.elapsed());
+    }
+    holder.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_bundle_holds_the_system_roots_and_the_ca() {
+    let world = World::configured(|config, _| {
+        config["upstream"]["roots"] = json!("system");
+    })
+    .await;
+    let Some(native) = world.plane().native() else {
+        return;
+    };
+    let ca = native.ca_pem().expect("a CA, because a credential is configured");
+    let out = native.command(&["ca", "export", "--bundle"]);
+    assert_eq!(out.code, Some(0), "{out:?}");
+    let count = |text: &str| text.matches("BEGIN CERTIFICATE").count();
+    let body = |text: &str| -> String { text.lines().filter(|line| !line.starts_with('-')).collect() };
+    assert!(body(&out.stdout).contains(&body(&ca)), "the CA is in the bundle");
+    let system = std::fs::read_to_string("/etc/ssl/certs/ca-certificates.crt")
+        .map(|text| count(&text))
+        .unwrap_or(0);
+    assert!(count(&out.stdout) > system * 9 / 10, "{} of {system} system roots", count(&out.stdout));
+    let shown = native.ready()["bundle"].as_str().expect("a bundle in the ready line").to_owned();
+    let file = std::fs::read_to_string(shown).unwrap();
+    assert_eq!(count(&file), count(&out.stdout));
+    assert!(!file.contains("PRIVATE"));
+}

@@ -1,0 +1,52 @@
+//! Decides which lines of a file are never repeated. Secrets do not belong in the file, but people paste them where
+//! only their source is asked for: there, a line is told by its number alone.
+
+use std::collections::HashSet;
+
+use http::HeaderName;
+
+use crate::node::{Node, Value};
+
+/// The lines on which a secret may stand by mistake: everything that says where a credential comes from, and values
+/// under `inject` that are not what they should be.
+pub(crate) fn secret_lines(root: &Node) -> HashSet<usize> {
+    let mut lines = HashSet::new();
+    let credentials = root.entry("credentials").map(|entry| &entry.value);
+    for entry in credentials.iter().flat_map(|node| node.entries()) {
+        lines.insert(entry.key_at.line);
+        add_lines(&entry.value, &mut lines);
+    }
+    let is_known = |name: &str| credentials.is_some_and(|node| node.entry(name).is_some());
+    let destinations = root.entry("destinations").map(|entry| &entry.value);
+    for destination in destinations.iter().flat_map(|node| node.items()) {
+        let inject = destination.entry("inject").map(|entry| &entry.value);
+        for entry in inject.iter().flat_map(|node| node.entries()) {
+            let text = entry.value.text().unwrap_or_default();
+            let is_sound = match entry.key.as_str() {
+                "credential" => is_known(text),
+                "template" => text.contains("{credential}"),
+                "header" => HeaderName::from_bytes(text.as_bytes()).is_ok(),
+                "over_plaintext" | "basic" | "query" => true,
+                _ => false,
+            };
+            if !is_sound {
+                add_lines(&entry.value, &mut lines);
+            }
+        }
+    }
+    lines
+}
+
+fn add_lines(node: &Node, lines: &mut HashSet<usize>) {
+    lines.insert(node.at.line);
+    match &node.value {
+        Value::Sequence(items) => items.iter().for_each(|item| add_lines(item, lines)),
+        Value::Mapping(mapping) => {
+            for entry in &mapping.entries {
+                lines.insert(entry.key_at.line);
+                add_lines(&entry.value, lines);
+            }
+        }
+        Value::Scalar(..) | Value::Refused => {}
+    }
+}

@@ -1,0 +1,141 @@
+//! Decides which of the guest's header fields reach an upstream. The session token never does (I1), in whatever
+//! field it stands; neither do the guest's own credentials on an injected destination, nor what is meant for the
+//! next hop only (RFC 9110 section 7.6.1), nor fields that could say another request than the one judged.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{
+        CONNECTION, IF_RANGE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, TE, TRAILER,
+        TRANSFER_ENCODING, UPGRADE,
+    },
+};
+
+use crate::{
+    authorize::OVERRIDE_HEADERS,
+    policy::{InjectionForm, Policy, Rule},
+    session::{CREDENTIAL_HEADERS, TokenFault, TokenVerifier, UnixSeconds, token_in_field},
+};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+const HOP_BY_HOP: [HeaderName; 10] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    PROXY_CONNECTION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HTTP2_SETTINGS,
+];
+
+/// Takes out everything that is meant for one hop: the fixed fields and those that `Connection` names. `TE: trailers`
+/// stays (gRPC needs it), and so do framing fields that `Connection` must not name.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let wants_trailers = headers.get_all(TE).iter().any(|value| {
+        value
+            .as_bytes()
+            .split(|b| *b == b',')
+            .any(|part| part.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    });
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+            .filter(|name| *name != http::header::HOST && *name != http::header::CONTENT_LENGTH)
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+    if wants_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Takes out what must not leave the gateway with a request under this rule.
+pub fn strip_for_upstream(
+    headers: &mut HeaderMap,
+    policy: &Policy,
+    rule: &Rule,
+    tokens: &impl TokenVerifier,
+    now: UnixSeconds,
+) {
+    strip_hop_by_hop(headers);
+    if let Some(injection) = &rule.injection {
+        for name in CREDENTIAL_HEADERS.iter().chain(policy.token_headers()) {
+            headers.remove(name);
+        }
+        if let InjectionForm::Header { name, .. } = &injection.form {
+            headers.remove(name);
+        }
+        // An echoed credential that comes back in small ranges would pass the scrubber piece by piece. An answer
+        // in full is always a good answer to a range request (RFC 9110 section 14.2).
+        headers.remove(RANGE);
+        headers.remove(IF_RANGE);
+    }
+    if !rule.requests.is_unrestricted() {
+        for name in &OVERRIDE_HEADERS {
+            headers.remove(name);
+        }
+    }
+    let revealing: Vec<HeaderName> = headers
+        .iter()
+        .filter(|(_, value)| {
+            value
+                .to_str()
+                .is_ok_and(|text| field_reveals_token(text, tokens, now))
+        })
+        .map(|(name, _)| name.clone())
+        .collect();
+    for name in revealing {
+        headers.remove(name);
+    }
+}
+
+fn field_reveals_token(text: &str, tokens: &impl TokenVerifier, now: UnixSeconds) -> bool {
+    if reveals_token(text, tokens, now) {
+        return true;
+    }
+    // `Basic` hides it in base64.
+    text.get(..6)
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("basic "))
+        && token_in_field(text).is_some_and(|token| reveals_token(&token, tokens, now))
+}
+
+/// Whether a good session token, of whichever session, or one that was good, stands anywhere in a text.
+#[must_use]
+pub fn reveals_token(text: &str, tokens: &impl TokenVerifier, now: UnixSeconds) -> bool {
+    // Every JWT begins with the base64url form of `{"`. Only a run of JWT characters with two dots can hold one.
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')))
+        .filter(|run| run.matches('.').count() >= 2)
+        .any(|run| {
+            run.match_indices("eyJ").take(MAX_STARTS).any(|(start, _)| {
+                let candidate = run.get(start..).unwrap_or_default();
+                matches!(
+                    tokens.verify(candidate, now),
+                    Ok(_) | Err(TokenFault::Expired)
+                )
+            })
+        })
+}
+
+/// How many places of a run are tried: a token may follow other characters of its own alphabet, but a run made of
+/// nothing but beginnings must not cost more than it is worth.
+const MAX_STARTS: usize = 4;
+
+/// Takes out what must not reach the guest with an answer: what is meant for one hop, and `Alt-Svc`
+/// (RFC 7838), which would invite the client to QUIC, past the gateway.
+pub fn strip_for_guest(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    headers.remove(http::header::ALT_SVC);
+}

@@ -1,0 +1,312 @@
+//! Bodies on their way: counted, charged to the session's budget, cut when the session ends, never buffered.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use outgate_credential::ScrubBody;
+use outgate_journey::denial::DenyCode;
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use crate::{guard::ActiveExchange, limits::SessionUse, pool::{Pool, PoolKey, Sender}, trail::Trail};
+
+/// Any error of a body: whatever it is, the stream is cut.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What one exchange has carried. Shared between its two directions and its record.
+#[derive(Default)]
+pub(crate) struct Meter {
+    /// Towards the upstream.
+    pub(crate) bytes_out: AtomicU64,
+    /// Towards the client.
+    pub(crate) bytes_in: AtomicU64,
+    /// Credentials taken out of the answer.
+    pub(crate) scrubbed: Arc<AtomicU64>,
+    /// Why the gateway cut it, if it did.
+    pub(crate) cut: OnceLock<DenyCode>,
+}
+
+/// The stream was ended by the gateway.
+#[derive(Debug, thiserror::Error)]
+#[error("cut by the gateway: {0}")]
+pub(crate) struct CutError(pub(crate) DenyCode);
+
+/// The session's upload budget, charged as bytes go out.
+#[derive(Clone)]
+pub(crate) struct Budget {
+    pub(crate) used: Arc<SessionUse>,
+    pub(crate) limit: Option<u64>,
+}
+
+impl Budget {
+    /// Counts bytes; `Err` once the budget is used up.
+    pub(crate) fn charge(&self, bytes: usize) -> Result<(), DenyCode> {
+        if self.used.charge(bytes as u64, self.limit) { Ok(()) } else { Err(DenyCode::BytesLimit) }
+    }
+}
+
+pin_project! {
+    /// A guest's request body on its way to the upstream.
+    pub(crate) struct RequestBody {
+        #[pin]
+        inner: Option<Incoming>,
+        meter: Arc<Meter>,
+        budget: Option<Budget>,
+    }
+}
+
+impl RequestBody {
+    pub(crate) fn new(inner: Incoming, meter: Arc<Meter>, budget: Option<Budget>) -> Self {
+        // An empty body is no body: some servers take a chunked GET amiss.
+        let inner = (!inner.is_end_stream()).then_some(inner);
+        Self { inner, meter, budget }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.project();
+        let Some(inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
+        let frame = match inner.poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => frame,
+            other => return other.map_err(Into::into),
+        };
+        if let Some(data) = frame.data_ref() {
+            this.meter.bytes_out.fetch_add(data.len() as u64, Ordering::Relaxed);
+            if let Some(Err(code)) = this.budget.as_ref().map(|budget| budget.charge(data.len())) {
+                let _ = this.meter.cut.set(code);
+                return Poll::Ready(Some(Err(CutError(code).into())));
+            }
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// An HTTP/1.1 connection that goes back to the pool when its exchange is complete.
+pub(crate) struct ReturnToPool {
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) key: PoolKey,
+    pub(crate) sender: Sender,
+    pub(crate) peer: std::net::SocketAddr,
+}
+
+impl ReturnToPool {
+    fn complete(self) {
+        if let Sender::Http1(sender) = self.sender {
+            self.pool.give_back(self.key, sender, self.peer);
+        }
+    }
+}
+
+pin_project! {
+    /// An upstream's answer on its way to the guest.
+    pub(crate) struct UpstreamBody {
+        #[pin]
+        inner: Scrubbed,
+        trail: Option<Trail>,
+        active: ActiveExchange,
+        connection: Option<ReturnToPool>,
+        #[pin]
+        cut: Option<WaitForCancellationFutureOwned>,
+        #[pin]
+        idle: Sleep,
+        idle_after: Duration,
+        armed: bool,
+    }
+}
+
+pin_project! {
+    /// An upstream's bytes, scrubbed where a credential was attached.
+    #[project = ScrubbedProjection]
+    pub(crate) enum Scrubbed {
+        /// Nothing was attached.
+        Plain { #[pin] body: Incoming },
+        /// A credential was.
+        Scrubbed { #[pin] body: ScrubBody<Incoming> },
+    }
+}
+
+impl UpstreamBody {
+    pub(crate) fn new(
+        inner: Scrubbed,
+        trail: Trail,
+        active: ActiveExchange,
+        connection: Option<ReturnToPool>,
+        cut: Option<WaitForCancellationFutureOwned>,
+        idle_after: Duration,
+    ) -> Self {
+        let mut body = Self {
+            inner,
+            trail: Some(trail),
+            active,
+            connection,
+            cut,
+            idle: tokio::time::sleep(idle_after),
+            idle_after,
+            armed: false,
+        };
+        // A body without bytes is never polled by the server.
+        if body.is_end_stream() {
+            body.finish();
+        }
+        body
+    }
+
+    fn finish(&mut self) {
+        finish(&mut self.trail, &mut self.connection);
+    }
+}
+
+fn finish(trail: &mut Option<Trail>, connection: &mut Option<ReturnToPool>) {
+    if let Some(connection) = connection.take() {
+        connection.complete();
+    }
+    if let Some(trail) = trail.take() {
+        trail.complete();
+    }
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut this = self.project();
+        let mut cut = |code: DenyCode| {
+            if let Some(mut trail) = this.trail.take() {
+                trail.cut(code);
+            }
+            Poll::Ready(Some(Err(CutError(code).into())))
+        };
+        if let Some(signal) = this.cut.as_mut().as_pin_mut()
+            && signal.poll(cx).is_ready()
+        {
+            return cut(DenyCode::SessionRevoked);
+        }
+        match this.inner.as_mut().poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                *this.armed = false;
+                if let (Some(data), Some(trail)) = (frame.data_ref(), &this.trail) {
+                    trail.meter().bytes_in.fetch_add(data.len() as u64, Ordering::Relaxed);
+                }
+                if this.inner.is_end_stream() {
+                    finish(this.trail, this.connection);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(None) => {
+                finish(this.trail, this.connection);
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                if let Some(trail) = this.trail.take() {
+                    trail.abort(&*error);
+                }
+                Poll::Ready(Some(Err(error)))
+            }
+            Poll::Pending => {
+                if !*this.armed {
+                    *this.armed = true;
+                    this.idle.as_mut().reset(Instant::now() + *this.idle_after);
+                }
+                if this.idle.as_mut().poll(cx).is_ready() {
+                    return cut(DenyCode::UpstreamTimeout);
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Body for Scrubbed {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.project() {
+            ScrubbedProjection::Plain { body } => body.poll_frame(cx).map_err(Into::into),
+            ScrubbedProjection::Scrubbed { body } => body.poll_frame(cx).map_err(Into::into),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Plain { body } => body.is_end_stream(),
+            Self::Scrubbed { body } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Plain { body } => body.size_hint(),
+            Self::Scrubbed { body } => body.size_hint(),
+        }
+    }
+}
+
+pin_project! {
+    /// What the guest gets.
+    #[project = AnswerProjection]
+    pub(crate) enum AnswerBody {
+        /// The gateway's own words.
+        Own { bytes: Option<Bytes> },
+        /// The upstream's.
+        Upstream { #[pin] body: UpstreamBody },
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.project() {
+            AnswerProjection::Own { bytes } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            AnswerProjection::Upstream { body } => body.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own { bytes } => bytes.is_none(),
+            Self::Upstream { body } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own { bytes } => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Upstream { body } => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! One request and its answer. [`exchange`] is the one exit: it owns the record and turns a denial into an answer;
+//! [`carry`] is the journey, top to bottom, and leaves by `?`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header::CONNECTION, request::Parts};
+use hyper::body::Incoming;
+use outgate_journey::{
+    denial::{Denial, DenyCode, Fault},
+    destination::{Destination, identify_absolute_form},
+    gate::{RequestEvidence, attribute, judge_request},
+    session::{Session, presented_to_proxy},
+};
+
+use crate::{
+    answer::{Afterwards, Challenge, denial_of, refuse},
+    body::AnswerBody,
+    carrier::{Carrier, Carries, connect_out_of_place},
+    forward::{self, Forwarded},
+    trail::Trail,
+};
+
+/// Serves one request.
+pub(crate) async fn exchange(carrier: &Arc<Carrier>, request: Request<Incoming>) -> Response<AnswerBody> {
+    let active = carrier.guard.begin_exchange();
+    let mut trail = Trail::begin(&carrier.shared, carrier.entry(), carrier.client);
+    let version = request.version();
+    let wants_upgrade = request.headers().contains_key(http::header::UPGRADE);
+    let mut leg = Leg::new(carrier);
+    let mut response = match carry(carrier, request, &mut trail, &mut leg).await {
+        Ok(forwarded) => forwarded.into_response(carrier, trail, active),
+        Err(denial) => {
+            trail.deny(&denial);
+            let own = refuse(&denial, trail.request_id(), leg.challenge, leg.afterwards(&denial, version));
+            trail.answer(own.status());
+            own.map(|bytes| AnswerBody::Own { bytes: Some(bytes).filter(|bytes: &Bytes| !bytes.is_empty()) })
+        }
+    };
+    // What follows an upgrade that did not happen cannot be told from what follows one that did.
+    if wants_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS && version < Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// How the leg towards the guest answers.
+struct Leg {
+    challenge: Challenge,
+    has_body: bool,
+}
+
+impl Leg {
+    fn new(carrier: &Carrier) -> Self {
+        let challenge = match carrier.carries {
+            Carries::Proxied => Challenge::Proxy,
+            Carries::Tunnelled { .. } => Challenge::Destination,
+        };
+        Self { challenge, has_body: false }
+    }
+
+    /// A connection whose input cannot be trusted, or whose body nobody will read, is not used again.
+    fn afterwards(&self, denial: &Denial, version: Version) -> Afterwards {
+        let untrusted = matches!(
+            denial.code(),
+            DenyCode::MalformedRequest
+                | DenyCode::HeaderTooLarge
+                | DenyCode::RequestTimeout
+                | DenyCode::CleartextHttp2
+                | DenyCode::AuthorityMismatch
+                | DenyCode::PolicyChanged
+        );
+        let close = untrusted || self.has_body || denial.code().fault() == Fault::Gateway;
+        if close && version < Version::HTTP_2 { Afterwards::Close } else { Afterwards::KeepAlive }
+    }
+}
+
+/// The journey of one request.
+async fn carry(
+    carrier: &Arc<Carrier>,
+    request: Request<Incoming>,
+    trail: &mut Trail,
+    leg: &mut Leg,
+) -> Result<Forwarded, Denial> {
+    let shared = &carrier.shared;
+    let live = shared.live();
+    let (parts, body) = request.into_parts();
+    leg.has_body = !http_body::Body::is_end_stream(&body);
+    if let Some(fault) = carrier.guard.fault_of(parts.uri.path()) {
+        return Err(denial_of(fault));
+    }
+    trail.note_request(&parts.method, named_host(&parts), parts.uri.path(), parts.version);
+    if parts.method == Method::CONNECT {
+        return Err(connect_out_of_place());
+    }
+
+    let (destination, attributed) = identify(carrier, &parts)?;
+    trail.note_destination(&destination);
+    if let Some(session) = &attributed {
+        trail.note_session(session);
+        leg.challenge = Challenge::Destination;
+    }
+
+    let evidence = RequestEvidence {
+        destination: &destination,
+        attributed: attributed.as_ref(),
+        method: &parts.method,
+        target: &parts.uri,
+        headers: &parts.headers,
+    };
+    let plan = judge_request(&shared.plane, &live.policy, &evidence)?;
+    let allowed = plan.admission().permit().allowed().clone();
+    if let Some(session) = plan.admission().session() {
+        trail.note_session(session);
+        carrier.count(&live, session, &allowed)?;
+    }
+    trail.allow(allowed.rule().id.as_str());
+    forward::forward(carrier, &live, plan, parts, body, trail).await
+}
+
+/// Which destination, and whose connection.
+fn identify(carrier: &Carrier, parts: &Parts) -> Result<(Destination, Option<Session>), Denial> {
+    match &carrier.carries {
+        Carries::Tunnelled { pass, destination, .. } => Ok((destination.clone(), pass.session().cloned())),
+        Carries::Proxied => {
+            let destination = identify_absolute_form(&parts.uri, &parts.headers)?;
+            let session = attribute(&carrier.shared.plane, &presented_to_proxy(&parts.headers))?;
+            Ok((destination, session))
+        }
+    }
+}
+
+/// The host as written, for the record of a request that goes no further.
+fn named_host(parts: &Parts) -> Option<&str> {
+    parts.uri.authority().map(http::uri::Authority::as_str).or_else(|| {
+        parts.headers.get(http::header::HOST).and_then(|value| value.to_str().ok())
+    })
+}

@@ -1,0 +1,443 @@
+//! A running gateway: what its parts share, how it starts, takes a new policy over, and stops.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use outgate_audit::AuditLog;
+use outgate_config::{Config, Problems, Timeouts};
+use outgate_control::{
+    operator::{self, About, Operator, SocketFile},
+    sessions::Sessions,
+};
+use outgate_credential::CredentialStore;
+use outgate_journey::{
+    gate::Plane,
+    name::HostName,
+    policy::{CredentialName, CredentialSource, InjectionForm, Policy, Port},
+    session::{Denylist, UnixSeconds},
+};
+use outgate_pki::{CertificateAuthority, Minter, RootSource, write_bundle};
+use outgate_session::{KeyRing, Verifier};
+use quick_cache::sync::Cache;
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    clock::unix_now,
+    limits::SessionCounters,
+    listener::accept,
+    pool::Pool,
+    random_hex,
+    resolver::{GatewayResolver, ResolverError},
+    server_tls::ServerTls,
+    state::{StateError, StateLock, StatePaths},
+    upstream_tls::{RootsError, UpstreamTls},
+};
+
+/// The issuer and the audience of this gateway's own tokens.
+const ISSUER: &str = "outgate";
+const AUDIENCE: &str = "outgate";
+/// Leaves that are kept.
+const LEAF_CACHE: usize = 10_000;
+/// Upstreams whose protocol is remembered.
+const PROTOCOL_CACHE: usize = 10_000;
+const FLUSH_WITHIN: Duration = Duration::from_secs(5);
+
+/// What a new policy replaces as one.
+pub(crate) struct Live {
+    pub(crate) policy: Policy,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) upstream_tls: UpstreamTls,
+    ttl: Duration,
+}
+
+/// The journey's needs, as this process meets them.
+pub(crate) struct NativePlane {
+    pub(crate) tokens: Verifier,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) limits: SessionCounters,
+    pub(crate) resolver: GatewayResolver,
+    pub(crate) credentials: CredentialStore,
+    pub(crate) audit: AuditLog,
+}
+
+impl Plane for NativePlane {
+    type Tokens = Verifier;
+    type Denylist = Sessions;
+    type Limits = SessionCounters;
+    type Resolver = GatewayResolver;
+    type Credentials = CredentialStore;
+    type Audit = AuditLog;
+
+    fn tokens(&self) -> &Verifier {
+        &self.tokens
+    }
+    fn denylist(&self) -> &Sessions {
+        &self.sessions
+    }
+    fn limits(&self) -> &SessionCounters {
+        &self.limits
+    }
+    fn resolver(&self) -> &GatewayResolver {
+        &self.resolver
+    }
+    fn credentials(&self) -> &CredentialStore {
+        &self.credentials
+    }
+    fn audit(&self) -> &AuditLog {
+        &self.audit
+    }
+    fn now(&self) -> UnixSeconds {
+        unix_now()
+    }
+}
+
+/// What every connection shares.
+pub(crate) struct Shared {
+    pub(crate) plane: NativePlane,
+    live: ArcSwap<Live>,
+    /// Counts the policies, and tells live connections of a new one.
+    pub(crate) reloads: watch::Sender<u64>,
+    server_tls: ArcSwapOption<ServerTls>,
+    pub(crate) speaks_http2: Cache<(HostName, Port), bool>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) room: Arc<Semaphore>,
+    pub(crate) tasks: TaskTracker,
+    /// No new connections; exchanges may finish.
+    pub(crate) stopping: CancellationToken,
+    /// The grace period is over.
+    pub(crate) killing: CancellationToken,
+    /// What no guest can guess: marks the requests that the guard makes.
+    pub(crate) marker: String,
+    next_id: AtomicU64,
+    id_prefix: String,
+}
+
+impl Shared {
+    /// The policy of this moment.
+    pub(crate) fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+
+    pub(crate) fn server_tls(&self) -> Option<Arc<ServerTls>> {
+        self.server_tls.load_full()
+    }
+
+    pub(crate) fn next_request_id(&self) -> String {
+        format!("{}-{:x}", self.id_prefix, self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Why a gateway does not start, or does not take a new configuration over.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The state folder.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A listener.
+    #[error("listen.proxy {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The operator's socket.
+    #[error("operator socket {0}")]
+    Operator(std::io::Error),
+    /// The signing keys.
+    #[error("session token keys: {0}")]
+    Keys(String),
+    /// The sessions' journal.
+    #[error("sessions: {0}")]
+    Sessions(String),
+    /// The audit trail.
+    #[error("audit: {0}")]
+    Audit(String),
+    /// The CA.
+    #[error("CA: {0}")]
+    Ca(String),
+    /// The resolver.
+    #[error(transparent)]
+    Resolver(#[from] ResolverError),
+    /// The upstream roots.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
+    /// The operating system has no random numbers.
+    #[error("the system's random source failed")]
+    Random,
+    /// The file is broken.
+    #[error("{0}")]
+    Config(#[from] Problems),
+    /// The file changes keys that are read at start only.
+    #[error("these keys take effect after a restart only: {}", .0.join(", "))]
+    NeedsRestart(Vec<&'static str>),
+}
+
+/// A running gateway.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    keys: Arc<KeyRing>,
+    config: Arc<ArcSwap<Config>>,
+    /// One reload at a time.
+    reloading: Mutex<()>,
+    state: StatePaths,
+    proxy: Vec<SocketAddr>,
+    _socket: SocketFile,
+    _lock: StateLock,
+}
+
+impl Gateway {
+    /// Starts a gateway. When this returns, its listeners are open, and its denylist was loaded before they were.
+    ///
+    /// # Errors
+    /// [`GatewayError`]; then nothing listens.
+    pub async fn start(config: Config, state: StatePaths) -> Result<Self, GatewayError> {
+        let lock = state.open()?;
+        let now = unix_now();
+        let keys = KeyRing::open(&state.keys(), ISSUER, AUDIENCE, now)
+            .map_err(|error| GatewayError::Keys(error.to_string()))?;
+        let keys = Arc::new(keys);
+        let sessions =
+            Sessions::open(&state.sessions(), now).map_err(|error| GatewayError::Sessions(error.to_string()))?;
+        let sessions = Arc::new(sessions);
+        let audit_dir = config.audit_dir.clone().unwrap_or_else(|| state.audit());
+        let audit = AuditLog::open(&audit_dir).map_err(|error| GatewayError::Audit(error.to_string()))?;
+        let (credentials, problems) = CredentialStore::open(&config.credentials, &forms(&config));
+        problems.iter().for_each(|problem| tracing::warn!("{problem}"));
+
+        let (listeners, proxy) = bind(&config.listen.proxy).await?;
+        let plane = NativePlane {
+            tokens: keys.verifier(),
+            sessions: Arc::clone(&sessions),
+            limits: SessionCounters::new(),
+            resolver: GatewayResolver::new(&config.resolver)?,
+            credentials,
+            audit,
+        };
+        let server_tls = config.needs_ca().then(|| open_ca(&state)).transpose()?;
+        let shared = Arc::new(Shared {
+            plane,
+            live: ArcSwap::from_pointee(live(&config, &proxy)?),
+            reloads: watch::Sender::new(0),
+            server_tls: ArcSwapOption::new(server_tls.map(Arc::new)),
+            speaks_http2: Cache::new(PROTOCOL_CACHE),
+            pool: Arc::default(),
+            room: Arc::new(Semaphore::new(config.listen.max_connections.min(Semaphore::MAX_PERMITS))),
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+            killing: CancellationToken::new(),
+            marker: random_hex()?,
+            next_id: AtomicU64::new(1),
+            id_prefix: random_hex()?.split_off(24),
+        });
+
+        let socket = state.operator_socket();
+        let door = operator::bind(&socket).map_err(GatewayError::Operator)?;
+        let config = Arc::new(ArcSwap::from_pointee(config));
+        let ttl_of = Arc::clone(&shared);
+        let about_of = (Arc::clone(&shared), Arc::clone(&config), state.clone(), proxy.clone());
+        let operator = Arc::new(Operator {
+            sessions,
+            keys: Arc::clone(&keys),
+            ttl: Box::new(move || ttl_of.live().ttl),
+            about: Box::new(move || about(&about_of.0, &about_of.1.load(), &about_of.2, &about_of.3)),
+            now: unix_now,
+        });
+        spawn_until_stopped(&shared, operator.serve(door));
+        spawn_until_stopped(&shared, keep_house(Arc::clone(&shared), Arc::clone(&keys)));
+        for listener in listeners {
+            shared.tasks.spawn(accept(Arc::clone(&shared), listener));
+        }
+        Ok(Self { shared, keys, config, reloading: Mutex::new(()), state, proxy, _socket: SocketFile(socket), _lock: lock })
+    }
+
+    /// The sockets of the explicit proxy.
+    #[must_use]
+    pub fn proxy(&self) -> &[SocketAddr] {
+        &self.proxy
+    }
+
+    /// The state folder.
+    #[must_use]
+    pub const fn state(&self) -> &StatePaths {
+        &self.state
+    }
+
+    /// Whether some destination is bumped, so that guests need the CA.
+    #[must_use]
+    pub fn has_ca(&self) -> bool {
+        self.shared.server_tls.load().is_some()
+    }
+
+    /// The configuration that is in force.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
+    /// Takes a new configuration over as a whole, or not at all. Live connections are judged by it from their next
+    /// request on, and tunnels that it forbids are closed. Blocks on files.
+    ///
+    /// # Errors
+    /// [`GatewayError`]; then the old policy goes on serving.
+    pub fn reload(&self, path: &Path) -> Result<(), GatewayError> {
+        let next = Config::load(path)?;
+        let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let needed = self.config.load().restart_needed(&next);
+        if !needed.is_empty() {
+            return Err(GatewayError::NeedsRestart(needed));
+        }
+        let live = live(&next, &self.proxy)?;
+        let shared = &self.shared;
+        if next.needs_ca() && shared.server_tls.load().is_none() {
+            shared.server_tls.store(Some(Arc::new(open_ca(&self.state)?)));
+        }
+        shared.plane.resolver.reconfigure(&next.resolver)?;
+        for problem in shared.plane.credentials.reconfigure(&next.credentials, &forms(&next)) {
+            tracing::warn!("{problem}");
+        }
+        shared.live.store(Arc::new(live));
+        shared.pool.clear();
+        shared.reloads.send_modify(|count| *count += 1);
+        self.config.store(Arc::new(next));
+        Ok(())
+    }
+
+    /// Reads the credentials' files again. Blocks on files.
+    pub fn refresh_credentials(&self) {
+        for change in self.shared.plane.credentials.refresh() {
+            tracing::info!(credential = %change.name, change = ?change.kind, "credential changed");
+        }
+    }
+
+    /// The files of the credentials that are in force.
+    #[must_use]
+    pub fn credential_files(&self) -> Vec<PathBuf> {
+        self.shared.plane.credentials.watched_files()
+    }
+
+    /// The public keys of this gateway's session tokens.
+    #[must_use]
+    pub fn jwks(&self) -> serde_json::Value {
+        self.keys.jwks()
+    }
+
+    /// Stops: no new connections, a grace period for what is open, then its end. Every record is on disk when this
+    /// returns.
+    ///
+    /// # Errors
+    /// If records could not be written.
+    pub async fn stop(self) -> Result<(), GatewayError> {
+        let shared = &self.shared;
+        let grace = shared.live().timeouts.drain;
+        shared.stopping.cancel();
+        shared.tasks.close();
+        if tokio::time::timeout(grace, shared.tasks.wait()).await.is_err() {
+            tracing::info!(open = shared.tasks.len(), "grace period over: closing what is open");
+            shared.killing.cancel();
+            let _ = tokio::time::timeout(Duration::from_secs(2), shared.tasks.wait()).await;
+        }
+        shared.killing.cancel();
+        let audit = shared.plane.audit.clone();
+        let flushed = tokio::task::spawn_blocking(move || audit.flush(FLUSH_WITHIN)).await;
+        match flushed {
+            Ok(result) => result.map_err(|error| GatewayError::Audit(error.to_string())),
+            Err(error) => Err(GatewayError::Audit(error.to_string())),
+        }
+    }
+}
+
+fn about(shared: &Shared, config: &Config, state: &StatePaths, proxy: &[SocketAddr]) -> About {
+    let has_ca = shared.server_tls.load().is_some();
+    let variables = config.credentials.values().filter_map(|source| match source {
+        CredentialSource::Env(name) => Some(name.clone()),
+        CredentialSource::File(_) => None,
+    });
+    About {
+        proxy: proxy.to_owned(),
+        ca: has_ca.then(|| state.ca_certificate()),
+        bundle: has_ca.then(|| state.bundle()),
+        token_variables: variables.collect(),
+    }
+}
+
+fn spawn_until_stopped(shared: &Arc<Shared>, work: impl Future<Output = ()> + Send + 'static) {
+    let stopping = shared.stopping.clone();
+    shared.tasks.spawn(async move {
+        tokio::select! {
+            () = work => {}
+            () = stopping.cancelled() => {}
+        }
+    });
+}
+
+fn forms(config: &Config) -> Vec<(CredentialName, InjectionForm)> {
+    config.injections().map(|(name, form)| (name.clone(), form.clone())).collect()
+}
+
+fn live(config: &Config, proxy: &[SocketAddr]) -> Result<Live, RootsError> {
+    Ok(Live {
+        policy: config.policy.clone().for_listeners(proxy.into()),
+        timeouts: config.timeouts,
+        upstream_tls: UpstreamTls::new(&config.upstream)?,
+        ttl: config.sessions.ttl,
+    })
+}
+
+fn open_ca(state: &StatePaths) -> Result<ServerTls, GatewayError> {
+    let failed = |error: &dyn std::fmt::Display| GatewayError::Ca(error.to_string());
+    let authority = CertificateAuthority::open_or_create(&state.ca(), unix_now()).map_err(|e| failed(&e))?;
+    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let bundle =
+        write_bundle(&state.ca(), authority.certificate_pem(), named.as_deref()).map_err(|e| failed(&e))?;
+    if bundle.roots == RootSource::Nowhere {
+        tracing::warn!(
+            "the system has no root certificates: with the bundle, workloads verify bumped destinations only"
+        );
+    }
+    ServerTls::new(Minter::new(Arc::new(authority), LEAF_CACHE)).map_err(|e| failed(&e))
+}
+
+async fn bind(addresses: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), GatewayError> {
+    let mut listeners = Vec::with_capacity(addresses.len());
+    let mut bound = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        let failed = |source| GatewayError::Listen { address: *address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        bound.push(listener.local_addr().map_err(failed)?);
+        listeners.push(listener);
+    }
+    Ok((listeners, bound))
+}
+
+/// What is done once in a while.
+async fn keep_house(shared: Arc<Shared>, keys: Arc<KeyRing>) {
+    let mut often = tokio::time::interval(Duration::from_secs(10));
+    let mut hourly = tokio::time::interval(Duration::from_secs(3600));
+    loop {
+        tokio::select! {
+            _ = often.tick() => shared.pool.sweep(|session| shared.plane.sessions.is_revoked(session)),
+            _ = hourly.tick() => {
+                shared.plane.sessions.sweep(unix_now());
+                shared.plane.limits.sweep();
+                let keys = Arc::clone(&keys);
+                let rotated = tokio::task::spawn_blocking(move || keys.rotate_if_due(unix_now())).await;
+                if let Ok(Err(error)) = rotated {
+                    tracing::error!(%error, "the session token key is due for rotation and could not be rotated");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Stands between a guest's HTTP/1 bytes and the HTTP library: no byte of a head is let on before the whole head was
+//! judged ([`outgate_wire::http1`]). A head that is refused is replaced by one marked request, so that its denial
+//! is answered and recorded by the same exit as every other, and nothing after it is read.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, BytesMut};
+use outgate_wire::http1::{HeadFault, Release, RequestStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep},
+};
+use tokio_util::io::poll_read_buf;
+
+const READ_SIZE: usize = 8 * 1024;
+
+/// What the guard and the service behind the HTTP library tell each other.
+pub(crate) struct GuardState {
+    fault: OnceLock<HeadFault>,
+    marker: String,
+    active: AtomicUsize,
+    informational: Mutex<BytesMut>,
+}
+
+impl GuardState {
+    pub(crate) fn new(marker: String) -> Arc<Self> {
+        Arc::new(Self {
+            fault: OnceLock::new(),
+            marker,
+            active: AtomicUsize::new(0),
+            informational: Mutex::default(),
+        })
+    }
+
+    /// The fault that the request with this path stands for.
+    pub(crate) fn fault_of(&self, path: &str) -> Option<HeadFault> {
+        let is_marked = path.strip_prefix('/') == Some(&self.marker);
+        if is_marked { self.fault() } else { None }
+    }
+
+    /// The fault that ended the connection's input, in a head or in a body.
+    pub(crate) fn fault(&self) -> Option<HeadFault> {
+        self.fault.get().copied()
+    }
+
+    /// Counts an exchange; while there is one, the connection is not idle.
+    pub(crate) fn begin_exchange(self: &Arc<Self>) -> ActiveExchange {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        ActiveExchange(Arc::clone(self))
+    }
+
+    /// Whether no exchange is going on.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.active.load(Ordering::Relaxed) == 0
+    }
+
+    /// Queues the bytes of an interim answer (1xx); they are written before the final one.
+    pub(crate) fn queue_informational(&self, bytes: &[u8]) {
+        self.informational.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+    }
+}
+
+/// An exchange that is going on.
+pub(crate) struct ActiveExchange(Arc<GuardState>);
+
+impl Drop for ActiveExchange {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How long the guard waits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GuardTimeouts {
+    /// For the rest of a head whose first byte came.
+    pub(crate) head: Duration,
+    /// For the next head.
+    pub(crate) idle: Duration,
+}
+
+/// A connection whose input is judged.
+pub(crate) struct Guarded<T> {
+    io: T,
+    state: Arc<GuardState>,
+    requests: RequestStream,
+    /// Arrived, not judged.
+    held: BytesMut,
+    /// Judged, not let on.
+    released: BytesMut,
+    /// Bytes of `held` in which no line ended when it was judged last.
+    seen: usize,
+    timeouts: GuardTimeouts,
+    timer: Pin<Box<Sleep>>,
+    waiting: Waiting,
+    /// The marked request was let on: nothing follows it.
+    ended: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    No,
+    ForHead,
+    ForRequest,
+}
+
+impl<T: AsyncRead + Unpin> Guarded<T> {
+    /// Guards a connection on which `prefix` has arrived already.
+    pub(crate) fn new(io: T, prefix: BytesMut, state: Arc<GuardState>, timeouts: GuardTimeouts) -> Self {
+        Self {
+            io,
+            state,
+            requests: RequestStream::default(),
+            held: prefix,
+            released: BytesMut::new(),
+            seen: 0,
+            timeouts,
+            timer: Box::pin(tokio::time::sleep(timeouts.idle)),
+            waiting: Waiting::No,
+            ended: false,
+        }
+    }
+
+    /// Judges what has arrived; `true` if something is released.
+    fn judge(&mut self) -> io::Result<bool> {
+        let new = self.held.get(self.seen..).unwrap_or_default();
+        // A head changes its verdict only where a line ends, or where it grows too large.
+        if self.requests.is_between_requests() && self.seen > 0 && !new.contains(&b'\n') && new.len() < READ_SIZE {
+            return Ok(false);
+        }
+        match self.requests.advance(&self.held) {
+            Ok(Release::Bytes(count)) => {
+                self.released = self.held.split_to(count);
+                self.seen = 0;
+                Ok(true)
+            }
+            Ok(Release::NeedMore) => {
+                self.seen = self.held.len();
+                Ok(false)
+            }
+            Err(fault) => self.fail(fault).map(|()| true),
+        }
+    }
+
+    /// Ends the input: in place of a head with the marked request, inside a body with an error.
+    fn fail(&mut self, fault: HeadFault) -> io::Result<()> {
+        let in_head = self.requests.is_between_requests();
+        let _ = self.state.fault.set(fault);
+        self.ended = true;
+        self.held.clear();
+        if !in_head {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, fault));
+        }
+        let head = format!("GET /{} HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n", self.state.marker);
+        self.released = BytesMut::from(head.as_bytes());
+        Ok(())
+    }
+
+    /// Polls the clock for what is being waited for. Ready: the input is over.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let wanted = match (self.requests.is_between_requests(), self.held.is_empty()) {
+            (true, false) => Waiting::ForHead,
+            (true, true) => Waiting::ForRequest,
+            (false, _) => Waiting::No,
+        };
+        if wanted == Waiting::No {
+            self.waiting = wanted;
+            return Poll::Pending;
+        }
+        loop {
+            if self.waiting != wanted {
+                self.waiting = wanted;
+                let wait = if wanted == Waiting::ForHead { self.timeouts.head } else { self.timeouts.idle };
+                self.timer.as_mut().reset(Instant::now() + wait);
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            if wanted == Waiting::ForHead {
+                return Poll::Ready(self.fail(HeadFault::TimedOut));
+            }
+            if self.state.is_idle() {
+                self.ended = true;
+                return Poll::Ready(Ok(()));
+            }
+            // An exchange is going on: the next request is not due yet.
+            self.waiting = Waiting::No;
+        }
+    }
+
+    /// Reads what may go by unseen straight into the reader's buffer.
+    fn poll_unseen(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let unseen = self.requests.unseen();
+        let room = buf.remaining();
+        let most = usize::try_from(unseen).unwrap_or(usize::MAX).min(room);
+        let count = if most == room {
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+            buf.filled().len() - before
+        } else {
+            let mut limited = ReadBuf::new(buf.initialize_unfilled_to(most));
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut limited))?;
+            let count = limited.filled().len();
+            buf.advance(count);
+            count
+        };
+        self.requests.skip(count as u64);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            if !this.released.is_empty() {
+                let count = this.released.len().min(buf.remaining());
+                buf.put_slice(this.released.get(..count).unwrap_or_default());
+                this.released.advance(count);
+                return Poll::Ready(Ok(()));
+            }
+            if this.ended {
+                // After the marked request there is nothing; an idle connection is closed.
+                return if this.state.fault().is_some() { Poll::Pending } else { Poll::Ready(Ok(())) };
+            }
+            if this.held.is_empty() && this.requests.unseen() > 0 {
+                return this.poll_unseen(cx, buf);
+            }
+            if !this.held.is_empty() && this.held.len() > this.seen && this.judge()? {
+                this.waiting = Waiting::No;
+                continue;
+            }
+            this.held.reserve(READ_SIZE);
+            match poll_read_buf(Pin::new(&mut this.io), cx, &mut this.held) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    // An idle connection holds no buffer.
+                    if this.held.is_empty() {
+                        this.held = BytesMut::new();
+                    }
+                    ready!(this.poll_timer(cx))?;
+                }
+            }
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Guarded<T> {
+    /// Writes queued interim answers.
+    fn poll_informational(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut queued = self.state.informational.lock().unwrap_or_else(PoisonError::into_inner);
+        while !queued.is_empty() {
+            let count = ready!(Pin::new(&mut self.io).poll_write(cx, &queued))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            queued.advance(count);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_informational(cx))?;
+        Pin::new(&mut this.io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_informational(cx))?;
+        Pin::new(&mut this.io).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_informational(cx))?;
+        Pin::new(&mut this.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,165 @@
+//! The explicit proxy's listener: accepts, bounds how many connections there are, reads each one's first request and
+//! hands it to its entry. Decides nothing.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::{Buf, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use outgate_journey::{
+    denial::{Denial, DenyCode},
+    record::Entry,
+};
+use outgate_wire::http1::{Head, HeadFault, MAX_FIELDS, MAX_HEAD, read_head};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::{
+    answer::{Afterwards, Challenge, denial_of, refuse, to_wire},
+    carrier::{Carrier, Carries},
+    gateway::Shared,
+    trail::Trail,
+    tunnel::{Connect, ConnectRequest, GuestConnection, connect},
+};
+
+/// How many tries a client has to send a `CONNECT` that is let through.
+const MAX_TRIES: usize = 8;
+
+/// Accepts connections until the gateway stops.
+pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+    loop {
+        let accepted = tokio::select! {
+            () = shared.stopping.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, client)) => admit(&shared, stream, client),
+            Err(error) => {
+                // Out of descriptors or a connection that died in the queue: either passes.
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+fn admit(shared: &Arc<Shared>, stream: TcpStream, client: SocketAddr) {
+    let Ok(room) = Arc::clone(&shared.room).try_acquire_owned() else {
+        let mut trail = Trail::begin(shared, Entry::Listener, client);
+        trail.deny(&DenyCode::TooManyConnections.into());
+        return;
+    };
+    let shared = Arc::clone(shared);
+    shared.tasks.clone().spawn(async move {
+        serve(&shared, stream, client).await;
+        drop(room);
+    });
+}
+
+async fn serve(shared: &Arc<Shared>, stream: TcpStream, client: SocketAddr) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "guest connection ended");
+        return;
+    }
+    let mut guest = GuestConnection { stream, received: BytesMut::new(), client };
+    for _ in 0..MAX_TRIES {
+        let read = tokio::select! {
+            read = read_first_head(shared, &mut guest) => read,
+            () = shared.stopping.cancelled() => return,
+        };
+        match read {
+            First::Closed => return,
+            First::Fault(fault) => return refuse_head(shared, guest, fault).await,
+            First::Head(head) if !head.is_connect => {
+                let carrier = Carrier::new(shared, client, Carries::Proxied);
+                return carrier.serve_http1(guest.stream, guest.received).await;
+            }
+            First::Head(head) => {
+                let request = match read_connect(&guest.received) {
+                    Some(request) => request,
+                    None => return refuse_head(shared, guest, HeadFault::Malformed("CONNECT")).await,
+                };
+                guest.received.advance(head.length);
+                match connect(shared, guest, request).await {
+                    Connect::Over => return,
+                    Connect::TryAgain(same) => guest = same,
+                }
+            }
+        }
+    }
+}
+
+enum First {
+    Head(Head),
+    Fault(HeadFault),
+    Closed,
+}
+
+async fn read_first_head(shared: &Shared, guest: &mut GuestConnection) -> First {
+    let reading = async {
+        let mut seen = 0;
+        loop {
+            let received = &guest.received;
+            // A head changes its verdict where a line ends or where it grows too large.
+            if received.get(seen..).is_some_and(|new| new.contains(&b'\n')) || received.len() >= MAX_HEAD {
+                match read_head(received) {
+                    Ok(Some(head)) => return First::Head(head),
+                    Ok(None) => {}
+                    Err(fault) => return First::Fault(fault),
+                }
+                seen = received.len();
+            }
+            guest.received.reserve(2048);
+            match guest.stream.read_buf(&mut guest.received).await {
+                Ok(0) | Err(_) => return First::Closed,
+                Ok(_) => {}
+            }
+        }
+    };
+    match tokio::time::timeout(shared.live().timeouts.head, reading).await {
+        Ok(first) => first,
+        // Nothing was asked, so nothing is answered or recorded.
+        Err(_) if guest.received.is_empty() => First::Closed,
+        Err(_) => First::Fault(HeadFault::TimedOut),
+    }
+}
+
+async fn refuse_head(shared: &Arc<Shared>, mut guest: GuestConnection, fault: HeadFault) {
+    let mut trail = Trail::begin(shared, Entry::Listener, guest.client);
+    let denial: Denial = denial_of(fault);
+    trail.deny(&denial);
+    let response = refuse(&denial, trail.request_id(), Challenge::Proxy, Afterwards::Close);
+    trail.answer(response.status());
+    drop(trail);
+    let _ = guest.stream.write_all(&to_wire(&response)).await;
+    linger(guest.stream).await;
+}
+
+/// Lets the answer arrive: closing with unread input would reset the connection and take the answer back.
+async fn linger(mut stream: TcpStream) {
+    const MOST: usize = 1024 * 1024;
+    let draining = async {
+        let _ = stream.shutdown().await;
+        let (mut sink, mut drained) = (vec![0; 8192], 0);
+        while let Ok(count @ 1..) = stream.read(&mut sink).await {
+            drained += count;
+            if drained > MOST {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), draining).await;
+}
+
+/// Reads a judged `CONNECT` head into evidence.
+fn read_connect(bytes: &[u8]) -> Option<ConnectRequest> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut request = httparse::Request::new(&mut fields);
+    request.parse(bytes).ok()?;
+    let mut headers = HeaderMap::with_capacity(request.headers.len());
+    for field in request.headers.iter() {
+        headers.append(HeaderName::from_bytes(field.name.as_bytes()).ok()?, HeaderValue::from_bytes(field.value).ok()?);
+    }
+    Some(ConnectRequest { target: request.path?.to_owned(), headers })
+}

@@ -1,0 +1,225 @@
+//! A judged request in the shape in which it leaves: without what must not leave, with the credential, and in the
+//! form of the protocol that the upstream speaks.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version,
+    header::{CONNECTION, HOST, UPGRADE},
+    request::Parts,
+    uri::PathAndQuery,
+};
+use hyper::body::Incoming;
+use outgate_credential::{Scrubber, request_accept_encoding};
+use outgate_journey::{
+    denial::{Denial, DenyCode},
+    destination::{Destination, Transport},
+    outgoing::{strip_for_guest, strip_for_upstream},
+    policy::{AllowedDestination, Port},
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    body::{Meter, RequestBody},
+    carrier::Carrier,
+    clock::unix_now,
+    forward::Plan,
+    gateway::Live,
+    pool::{Connected, PoolKey, Sender},
+    trail::Trail,
+    upstream,
+};
+
+/// A request on its way out.
+pub(crate) struct Outgoing<'a> {
+    carrier: &'a Carrier,
+    allowed: AllowedDestination,
+    parts: Option<Parts>,
+    version: Version,
+    is_upgrade: bool,
+    scrubber: Option<Arc<Scrubber>>,
+    interim: Option<mpsc::UnboundedReceiver<Vec<u8>>>,
+}
+
+impl<'a> Outgoing<'a> {
+    /// Takes out what must not leave and attaches the credential.
+    ///
+    /// # Errors
+    /// [`DenyCode::CredentialUnavailable`] where the credential does not fit its form.
+    pub(crate) fn prepare(
+        carrier: &'a Carrier,
+        live: &Live,
+        plan: &Plan,
+        mut parts: Parts,
+    ) -> Result<Self, Denial> {
+        let allowed = plan.admission().permit().allowed().clone();
+        let rule = allowed.rule();
+        let headers = &mut parts.headers;
+        let is_upgrade = headers.contains_key(UPGRADE);
+        strip_for_upstream(headers, &live.policy, rule, &carrier.shared.plane.tokens, unix_now());
+        if is_upgrade {
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        }
+        if plan.is_injected_destination() {
+            // What comes back is read for the credential; compressed, it would have to be decoded first.
+            request_accept_encoding(headers);
+        }
+        if let Some(attachment) = plan.attachment()
+            && let Some(injection) = attachment.injection()
+        {
+            attachment.lease().attach(&injection.form, headers, &mut parts.uri).map_err(|fault| {
+                Denial::new(DenyCode::CredentialUnavailable).because(fault.to_string()).by(&rule.id)
+            })?;
+        }
+        Ok(Self {
+            carrier,
+            version: parts.version,
+            is_upgrade,
+            scrubber: plan.attachment().map(|attachment| Arc::clone(attachment.lease().scrubber())),
+            interim: None,
+            parts: Some(parts),
+            allowed,
+        })
+    }
+
+    /// Whether the guest's leg is HTTP/2; then the upstream's is, where it can be.
+    pub(crate) fn wants_http2(&self) -> bool {
+        self.version == Version::HTTP_2
+    }
+
+    /// Sends on a kept connection if there is one, on a new one otherwise. A kept connection that the upstream had
+    /// closed gives the request back unsent; nothing that may have been sent is sent twice.
+    ///
+    /// # Errors
+    /// What stands between the gateway and the head of the upstream's answer.
+    pub(crate) async fn send(
+        &mut self,
+        live: &Arc<Live>,
+        key: &PoolKey,
+        mut body: RequestBody,
+        trail: &mut Trail,
+    ) -> Result<(Response<Incoming>, Connected), Denial> {
+        let allowed = self.allowed.clone();
+        let rule = &allowed.rule().id;
+        loop {
+            let mut connected = upstream::obtain(&self.carrier.shared, live, &allowed, key).await?;
+            trail.note_upstream(connected.peer);
+            let Some(parts) = self.parts.take() else { return Err(DenyCode::InternalFault.into()) };
+            let is_http2 = matches!(connected.sender, Sender::Http2(_));
+            let mut request = shape(parts, allowed.destination(), is_http2, body);
+            if !is_http2 {
+                self.listen_for_interim(&mut request);
+            }
+            let sent = connected.sender.send(request);
+            match self.wait(sent, live.timeouts.response).await {
+                Ok(Ok(response)) => return Ok((response, connected)),
+                Ok(Err(mut failed)) => match failed.take_message().filter(|_| connected.reused) {
+                    Some(unsent) => {
+                        let (parts, unsent) = unsent.into_parts();
+                        self.parts = Some(parts);
+                        body = unsent;
+                    }
+                    None => return Err(self.explain(trail.meter(), &failed.into_error()).by(rule)),
+                },
+                Err(_) => {
+                    return Err(Denial::new(DenyCode::UpstreamTimeout).because("waiting for the answer").by(rule));
+                }
+            }
+        }
+    }
+
+    /// Waits for the answer's head, and meanwhile lets interim answers through.
+    async fn wait<T>(
+        &mut self,
+        answer: impl Future<Output = T>,
+        timeout: Duration,
+    ) -> Result<T, tokio::time::error::Elapsed> {
+        let mut answer = std::pin::pin!(tokio::time::timeout(timeout, answer));
+        let Some(mut interim) = self.interim.take() else { return answer.await };
+        let guard = &self.carrier.guard;
+        loop {
+            tokio::select! {
+                biased;
+                Some(head) = interim.recv() => guard.queue_informational(&head),
+                answer = &mut answer => {
+                    while let Ok(head) = interim.try_recv() {
+                        guard.queue_informational(&head);
+                    }
+                    return answer;
+                }
+            }
+        }
+    }
+
+    /// 1xx answers pass where both legs are HTTP/1.1. `100` is each leg's own business.
+    fn listen_for_interim(&mut self, request: &mut Request<RequestBody>) {
+        if self.version != Version::HTTP_11 || self.is_upgrade {
+            return;
+        }
+        let (heads, interim) = mpsc::unbounded_channel();
+        self.interim = Some(interim);
+        let scrubber = self.scrubber.clone();
+        hyper::ext::on_informational(request, move |answer| {
+            if answer.status() != StatusCode::CONTINUE {
+                let _ = heads.send(interim_head(answer.status(), answer.headers(), scrubber.as_deref()));
+            }
+        });
+    }
+
+    /// Whose fault a failed exchange is: the guest's body may have broken off, or the gateway may have cut it.
+    fn explain(&self, meter: &Meter, error: &hyper::Error) -> Denial {
+        if let Some(code) = meter.cut.get() {
+            return (*code).into();
+        }
+        if let Some(fault) = self.carrier.guard.fault() {
+            return crate::answer::denial_of(fault);
+        }
+        let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        Denial::new(DenyCode::UpstreamProtocol).because(format!("{error}: {source}"))
+    }
+}
+
+/// The request for one protocol: HTTP/1.1 wants `Host` and a path, HTTP/2 wants `:scheme` and `:authority`.
+fn shape(mut parts: Parts, destination: &Destination, is_http2: bool, body: RequestBody) -> Request<RequestBody> {
+    let authority = authority_of(destination);
+    let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    if is_http2 {
+        let scheme = if destination.transport() == Transport::Plain { "http" } else { "https" };
+        let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
+        parts.uri = uri.unwrap_or_default();
+        parts.version = Version::HTTP_2;
+        parts.headers.remove(HOST);
+        parts.headers.remove(CONNECTION);
+    } else {
+        parts.uri = Uri::from(path);
+        parts.version = Version::HTTP_11;
+        if let Ok(host) = HeaderValue::from_str(&authority) {
+            parts.headers.insert(HOST, host);
+        }
+    }
+    Request::from_parts(parts, body)
+}
+
+fn authority_of(destination: &Destination) -> String {
+    let default = match destination.transport() {
+        Transport::Tunnel => Port::HTTPS,
+        Transport::Plain => Port::HTTP,
+    };
+    if destination.port() == default { destination.host().to_string() } else { destination.to_string() }
+}
+
+fn interim_head(status: StatusCode, headers: &HeaderMap, scrubber: Option<&Scrubber>) -> Vec<u8> {
+    let mut headers = headers.clone();
+    strip_for_guest(&mut headers);
+    let mut head = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("")).into_bytes();
+    for (name, value) in &headers {
+        let scrubbed = scrubber.and_then(|scrubber| scrubber.header_value(value));
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(scrubbed.as_ref().unwrap_or(value).as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}

@@ -1,0 +1,186 @@
+//! Carries bytes between two ends, both ways at once, without holding them: counted, charged, scrubbed where a
+//! credential could come back, and ended from outside.
+
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicU64, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use outgate_credential::{ScrubStream, Scrubber};
+use outgate_journey::denial::{Denial, DenyCode};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::Instant,
+};
+
+use crate::{
+    body::{Budget, Meter},
+    gateway::{Live, Shared},
+    trail::Trail,
+};
+
+const BUFFER: usize = 16 * 1024;
+
+/// What a relay needs besides its two ends.
+pub(crate) struct Relay<'a> {
+    pub(crate) shared: &'a Arc<Shared>,
+    pub(crate) budget: Option<Budget>,
+    pub(crate) scrubber: Option<Arc<Scrubber>>,
+    pub(crate) idle: Duration,
+}
+
+/// Why a relay ended.
+enum Over {
+    /// Both sides finished.
+    Complete,
+    /// One side failed.
+    Failed(io::Error),
+    /// The gateway cut it.
+    Cut(DenyCode),
+}
+
+impl Relay<'_> {
+    /// Carries until both sides are done, the session is ended, the policy forbids it (`judge_again`), the session's
+    /// budget is used up, nothing moved for a while, or the gateway stops. Writes the record.
+    pub(crate) async fn run<G, U>(
+        self,
+        guest: G,
+        upstream: U,
+        mut trail: Trail,
+        judge_again: impl Fn(&Live) -> Result<(), Denial>,
+    ) where
+        G: AsyncRead + AsyncWrite,
+        U: AsyncRead + AsyncWrite,
+    {
+        match self.carry(guest, upstream, &trail, judge_again).await {
+            Over::Complete => trail.complete(),
+            Over::Failed(error) => trail.abort(&error),
+            Over::Cut(code) => {
+                trail.cut(code);
+                trail.complete();
+            }
+        }
+    }
+
+    async fn carry<G, U>(
+        &self,
+        guest: G,
+        upstream: U,
+        trail: &Trail,
+        judge_again: impl Fn(&Live) -> Result<(), Denial>,
+    ) -> Over
+    where
+        G: AsyncRead + AsyncWrite,
+        U: AsyncRead + AsyncWrite,
+    {
+        let meter: &Meter = trail.meter();
+        let (guest_read, guest_write) = tokio::io::split(guest);
+        let (upstream_read, upstream_write) = tokio::io::split(upstream);
+        let moved = AtomicU64::new(0);
+        let out = pump(guest_read, upstream_write, |count| {
+            moved.fetch_add(1, Ordering::Relaxed);
+            meter.bytes_out.fetch_add(count as u64, Ordering::Relaxed);
+            self.budget.as_ref().map_or(Ok(()), |budget| budget.charge(count))
+        }, None);
+        let back = pump(upstream_read, guest_write, |count| {
+            moved.fetch_add(1, Ordering::Relaxed);
+            meter.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
+            Ok(())
+        }, self.scrubber.as_ref().map(|scrubber| (scrubber.stream(), &*meter.scrubbed)));
+        let mut both = std::pin::pin!(async { tokio::try_join!(out, back) });
+
+        let mut reloads = self.shared.reloads.subscribe();
+        let mut check = Instant::now() + self.idle;
+        let mut seen = 0;
+        loop {
+            tokio::select! {
+                result = both.as_mut() => return match result {
+                    Ok(_) => Over::Complete,
+                    Err(Stopped::Cut(code)) => Over::Cut(code),
+                    Err(Stopped::Io(error)) => Over::Failed(error),
+                },
+                () = session_ended(trail) => return Over::Cut(DenyCode::SessionRevoked),
+                () = self.shared.killing.cancelled() => return Over::Cut(DenyCode::ShuttingDown),
+                changed = reloads.changed() => {
+                    if changed.is_err() || judge_again(&self.shared.live()).is_err() {
+                        return Over::Cut(DenyCode::PolicyChanged);
+                    }
+                }
+                () = tokio::time::sleep_until(check) => {
+                    let now = moved.load(Ordering::Relaxed);
+                    if now == seen {
+                        return Over::Cut(DenyCode::RequestTimeout);
+                    }
+                    seen = now;
+                    check = Instant::now() + self.idle;
+                }
+            }
+        }
+    }
+}
+
+async fn session_ended(trail: &Trail) {
+    match trail.session_cut() {
+        Some(cut) => cut.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
+enum Stopped {
+    Io(io::Error),
+    Cut(DenyCode),
+}
+
+impl From<io::Error> for Stopped {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// One direction, until its end; then the other end is told.
+async fn pump<R, W>(
+    mut reader: R,
+    mut writer: W,
+    count: impl Fn(usize) -> Result<(), DenyCode>,
+    mut scrub: Option<(ScrubStream, &AtomicU64)>,
+) -> Result<(), Stopped>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut buffer = BytesMut::with_capacity(BUFFER);
+    loop {
+        if buffer.capacity() == 0 {
+            buffer.reserve(BUFFER);
+        }
+        let read = reader.read_buf(&mut buffer).await?;
+        if read == 0 {
+            break;
+        }
+        count(read).map_err(Stopped::Cut)?;
+        match &mut scrub {
+            None => {
+                writer.write_all(&buffer).await?;
+                buffer.clear();
+            }
+            Some((stream, hits)) => {
+                let before = stream.hits();
+                for piece in stream.push(buffer.split().freeze()) {
+                    writer.write_all(&piece).await?;
+                }
+                hits.fetch_add(stream.hits() - before, Ordering::Relaxed);
+                buffer.reserve(BUFFER);
+            }
+        }
+        writer.flush().await?;
+    }
+    if let Some((stream, _)) = &mut scrub
+        && let Some(rest) = stream.finish()
+    {
+        writer.write_all(&rest).await?;
+    }
+    writer.shutdown().await?;
+    Ok(())
+}

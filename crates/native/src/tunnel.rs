@@ -1,0 +1,348 @@
+//! The `CONNECT` entry: gathers the evidence of a tunnel (its target, its token, its first bytes) and carries it as
+//! the journey says: bumped, passed through, or not at all.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, Version};
+use outgate_journey::{
+    denial::{Denial, DenyCode},
+    destination::identify_connect,
+    gate::{
+        ConnectionPass, TunnelOpening, TunnelTreatment, count_connection, judge_connection, judge_opening,
+        opening_is_judged, resolve_destination, still_allowed,
+    },
+    record::Entry,
+    resolve::ResolvedDestination,
+    session::presented_to_proxy,
+};
+use outgate_wire::client_hello::{ClientHello, Opening, read_opening};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    answer::{Afterwards, Challenge, refuse, to_wire},
+    body::Budget,
+    carrier::{Carrier, Carries},
+    clock::unix_now,
+    dial::dial,
+    gateway::{Live, Shared},
+    limits::ConnectionSlot,
+    pool::PoolKey,
+    prefixed::Prefixed,
+    relay::Relay,
+    server_tls::Offer,
+    trail::Trail,
+    upstream,
+};
+
+const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
+
+/// A guest's connection, and what has arrived on it beyond the `CONNECT`.
+pub(crate) struct GuestConnection {
+    pub(crate) stream: TcpStream,
+    pub(crate) received: BytesMut,
+    pub(crate) client: SocketAddr,
+}
+
+/// A `CONNECT` that was read.
+pub(crate) struct ConnectRequest {
+    pub(crate) target: String,
+    pub(crate) headers: HeaderMap,
+}
+
+/// What became of a `CONNECT`.
+pub(crate) enum Connect {
+    /// It was carried to its end.
+    Over,
+    /// It was refused and answered; the connection may carry another try.
+    TryAgain(GuestConnection),
+}
+
+/// Serves a `CONNECT`: the one exit of this entry.
+pub(crate) async fn connect(shared: &Arc<Shared>, mut guest: GuestConnection, request: ConnectRequest) -> Connect {
+    let mut trail = Trail::begin(shared, Entry::Connect, guest.client);
+    trail.note_request(&Method::CONNECT, Some(&request.target), "", Version::HTTP_11);
+    let admitted = match admit(shared, &request, &mut trail).await {
+        Ok(admitted) => admitted,
+        Err(denial) => {
+            trail.deny(&denial);
+            // A client that was asked for its token tries again on the same connection.
+            let again = denial.code().status() == 401;
+            let after = if again { Afterwards::KeepAlive } else { Afterwards::Close };
+            let response = refuse(&denial, trail.request_id(), Challenge::Proxy, after);
+            trail.answer(response.status());
+            drop(trail);
+            return match guest.answer(&response).await {
+                Ok(()) if again => Connect::TryAgain(guest),
+                _ => {
+                    let _ = guest.stream.shutdown().await;
+                    Connect::Over
+                }
+            };
+        }
+    };
+    if guest.stream.write_all(ESTABLISHED).await.is_ok() {
+        trail.answer(http::StatusCode::OK);
+        carry(shared, guest, admitted, trail).await;
+    }
+    Connect::Over
+}
+
+impl GuestConnection {
+    async fn answer(&mut self, response: &http::Response<Bytes>) -> std::io::Result<()> {
+        self.stream.write_all(&to_wire(response)).await
+    }
+}
+
+/// A tunnel that may be opened.
+struct Admitted {
+    live: Arc<Live>,
+    pass: ConnectionPass,
+    slot: Option<ConnectionSlot>,
+    resolved: ResolvedDestination,
+    /// Dialled before the answer, where nothing that the guest says first is judged.
+    dialled: Option<(TcpStream, SocketAddr)>,
+}
+
+/// The journey of a tunnel up to its answer.
+async fn admit(shared: &Arc<Shared>, request: &ConnectRequest, trail: &mut Trail) -> Result<Admitted, Denial> {
+    let live = shared.live();
+    let destination = identify_connect(&request.target)?;
+    trail.note_destination(&destination);
+    let presented = presented_to_proxy(&request.headers);
+    let pass = judge_connection(&shared.plane, &live.policy, destination, &presented)?;
+    let mut slot = None;
+    if let Some(session) = pass.session() {
+        trail.note_session(session);
+        slot = Some(count_connection(&shared.plane, &live.policy, session, pass.allowed())?);
+    }
+    let resolved = resolve_destination(&shared.plane, &live.policy, pass.allowed().clone()).await?;
+    let dialled = if opening_is_judged(pass.allowed().rule()) {
+        None
+    } else {
+        Some(dial(&resolved, &live.policy, live.timeouts.connect).await?)
+    };
+    trail.allow(pass.allowed().rule().id.as_str());
+    Ok(Admitted { live, pass, slot, resolved, dialled })
+}
+
+/// Reads what the guest says first, and serves the tunnel accordingly.
+async fn carry(shared: &Arc<Shared>, mut guest: GuestConnection, admitted: Admitted, mut trail: Trail) {
+    if let Some((upstream, peer)) = admitted.dialled {
+        trail.note_treatment(TunnelTreatment::PassThrough);
+        trail.note_upstream(peer);
+        return pass_through(shared, guest, upstream, &admitted.live, &admitted.pass, trail).await;
+    }
+    let opened = match read_first_bytes(&mut guest, admitted.live.timeouts.handshake).await {
+        Ok(opening) => judge(&admitted.pass, opening),
+        Err(denial) => Err(denial),
+    };
+    match opened {
+        Err(denial) => {
+            trail.deny(&denial);
+            drop(trail);
+            turn_away(guest, denial.code()).await;
+        }
+        Ok((treatment, hello)) => {
+            trail.note_treatment(treatment);
+            match treatment {
+                TunnelTreatment::PassThrough => dial_and_pass(shared, guest, admitted, trail).await,
+                TunnelTreatment::Bump => bump(shared, guest, admitted, &hello, trail).await,
+                TunnelTreatment::PlainHttp => serve_plain(shared, guest, admitted, trail).await,
+            }
+        }
+    }
+}
+
+fn judge(pass: &ConnectionPass, opening: Opening) -> Result<(TunnelTreatment, ClientHello), Denial> {
+    let hello = match opening {
+        Opening::Hello(hello) => Some(hello),
+        Opening::NotTls => None,
+        Opening::Incomplete | Opening::Malformed => {
+            return Err(Denial::new(DenyCode::TlsHandshakeFailed).because("not a ClientHello that can be trusted"));
+        }
+    };
+    let evidence = match &hello {
+        Some(hello) => TunnelOpening::Tls {
+            server_name: hello.server_name.as_deref(),
+            encrypted_client_hello: hello.encrypted_client_hello,
+        },
+        None => TunnelOpening::NotTls,
+    };
+    Ok((judge_opening(pass, evidence)?, hello.unwrap_or_default()))
+}
+
+async fn read_first_bytes(guest: &mut GuestConnection, timeout: Duration) -> Result<Opening, Denial> {
+    let reading = async {
+        loop {
+            match read_opening(&guest.received) {
+                Opening::Incomplete => {}
+                opening => return Ok(opening),
+            }
+            guest.received.reserve(4096);
+            match guest.stream.read_buf(&mut guest.received).await {
+                Ok(0) => return Err(Denial::new(DenyCode::TlsRequired).because("the guest closed the tunnel")),
+                Ok(_) => {}
+                Err(error) => return Err(Denial::new(DenyCode::TlsRequired).because(error.to_string())),
+            }
+        }
+    };
+    match tokio::time::timeout(timeout, reading).await {
+        Ok(opening) => opening,
+        Err(_) => Err(Denial::new(DenyCode::RequestTimeout).because("no ClientHello in time")),
+    }
+}
+
+/// Ends a tunnel that has no HTTP answer any more: with a TLS alert (RFC 8446 section 6), so that the client says
+/// something better than "connection reset". The reason is in the record.
+async fn turn_away(mut guest: GuestConnection, code: DenyCode) {
+    const UNRECOGNIZED_NAME: u8 = 112;
+    const ACCESS_DENIED: u8 = 49;
+    const INTERNAL_ERROR: u8 = 80;
+    let description = match code {
+        DenyCode::ServerNameMismatch | DenyCode::ServerNameMissing | DenyCode::IpLiteral => UNRECOGNIZED_NAME,
+        code if code.status() >= 500 => INTERNAL_ERROR,
+        _ => ACCESS_DENIED,
+    };
+    if guest.received.first() == Some(&22) {
+        let _ = guest.stream.write_all(&[21, 3, 3, 0, 2, 2, description]).await;
+    }
+    let _ = guest.stream.shutdown().await;
+}
+
+async fn dial_and_pass(shared: &Arc<Shared>, guest: GuestConnection, admitted: Admitted, mut trail: Trail) {
+    match dial(&admitted.resolved, &admitted.live.policy, admitted.live.timeouts.connect).await {
+        Ok((upstream, peer)) => {
+            trail.note_upstream(peer);
+            pass_through(shared, guest, upstream, &admitted.live, &admitted.pass, trail).await;
+        }
+        Err(denial) => {
+            trail.deny(&denial);
+            drop(trail);
+            turn_away(guest, denial.code()).await;
+        }
+    }
+}
+
+async fn pass_through(
+    shared: &Arc<Shared>,
+    guest: GuestConnection,
+    upstream: TcpStream,
+    live: &Live,
+    pass: &ConnectionPass,
+    trail: Trail,
+) {
+    let budget = pass.session().and_then(|session| {
+        let limit = live.policy.session_limits().bytes_out?;
+        Some(Budget { used: shared.plane.limits.of(session.id()), limit: Some(limit) })
+    });
+    let guest = Prefixed::new(guest.stream, guest.received);
+    let relay = Relay { shared, budget, scrubber: None, idle: live.timeouts.idle };
+    relay.run(guest, upstream, trail, |live| still_allowed(&live.policy, pass.allowed())).await;
+}
+
+/// Terminates TLS with a leaf for the judged name, and serves the requests inside.
+async fn bump(
+    shared: &Arc<Shared>,
+    guest: GuestConnection,
+    admitted: Admitted,
+    hello: &ClientHello,
+    mut trail: Trail,
+) {
+    let host = admitted.pass.allowed().destination().host().clone();
+    let offer = choose_offer(shared, &admitted, hello).await;
+    let config = match shared.server_tls() {
+        Some(tls) => tls.config(&host, offer, unix_now()).map_err(|error| error.to_string()),
+        None => Err("there is no CA: it is made when the gateway starts with a bumped destination".to_owned()),
+    };
+    let config = match config {
+        Ok(config) => config,
+        Err(why) => {
+            trail.deny(&Denial::new(DenyCode::InternalFault).because(why));
+            drop(trail);
+            return turn_away(guest, DenyCode::InternalFault).await;
+        }
+    };
+    let client = guest.client;
+    let accepting = TlsAcceptor::from(config).accept(Prefixed::new(guest.stream, guest.received));
+    let stream = match tokio::time::timeout(admitted.live.timeouts.handshake, accepting).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            return trail.deny(&Denial::new(DenyCode::TlsHandshakeFailed).because(error.to_string()));
+        }
+        Err(_) => return trail.deny(&Denial::new(DenyCode::RequestTimeout).because("TLS handshake")),
+    };
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let destination = admitted.pass.allowed().destination().clone();
+    let carrier = carrier(shared, client, admitted, destination, Entry::Bumped);
+    if is_http2 {
+        carrier.serve_http2(stream).await;
+    } else {
+        carrier.serve_http1(stream, BytesMut::new()).await;
+    }
+    finish(trail);
+}
+
+async fn serve_plain(shared: &Arc<Shared>, guest: GuestConnection, admitted: Admitted, trail: Trail) {
+    let destination = admitted.pass.allowed().destination().in_clear();
+    let carrier = carrier(shared, guest.client, admitted, destination, Entry::TunnelledPlain);
+    carrier.serve_http1(guest.stream, guest.received).await;
+    finish(trail);
+}
+
+/// The tunnel carried requests, which have records of their own; what cut it stands in its own.
+fn finish(mut trail: Trail) {
+    if trail.session_cut().is_some_and(|cut| cut.is_cancelled()) {
+        trail.cut(DenyCode::SessionRevoked);
+    }
+    trail.complete();
+}
+
+fn carrier(
+    shared: &Arc<Shared>,
+    client: SocketAddr,
+    admitted: Admitted,
+    destination: outgate_journey::destination::Destination,
+    entry: Entry,
+) -> Arc<Carrier> {
+    let Admitted { pass, slot, .. } = admitted;
+    let session = pass.session().cloned();
+    let carrier = Carrier::new(shared, client, Carries::Tunnelled { pass, destination: destination.clone(), entry });
+    if let (Some(session), Some(slot)) = (session, slot) {
+        carrier.keep_slot(&session, &destination, slot);
+    }
+    carrier
+}
+
+/// Offers the guest what the upstream speaks. The first time, an attributed connection is worth dialling for; the
+/// dialled connection then serves its first request.
+async fn choose_offer(shared: &Arc<Shared>, admitted: &Admitted, hello: &ClientHello) -> Offer {
+    if !hello.offers_h2 {
+        return Offer::Http1;
+    }
+    let destination = admitted.pass.allowed().destination();
+    let learnt = (destination.host().clone(), destination.port());
+    let known = shared.speaks_http2.get(&learnt);
+    let speaks_http2 = match (known, admitted.pass.session()) {
+        (Some(known), _) => known,
+        // Nobody has proven who asks: nothing is dialled for them. Each leg may speak its own protocol.
+        (None, None) => true,
+        (None, Some(session)) => {
+            let session = Some(session.id().clone());
+            let key = PoolKey { destination: destination.clone(), session, http2: true };
+            if let Ok(connected) = upstream::open(shared, &admitted.live, &admitted.resolved, &key).await
+                && let crate::pool::Sender::Http1(sender) = connected.sender
+            {
+                let key = PoolKey { http2: false, ..key };
+                shared.pool.give_back(key, sender, connected.peer);
+            }
+            // An upstream that cannot be reached is told to the first request, which has an answer to tell it by.
+            shared.speaks_http2.get(&learnt).unwrap_or(true)
+        }
+    };
+    if speaks_http2 || !hello.offers_http1 { Offer::Http2 } else { Offer::Http1 }
+}

@@ -1,0 +1,203 @@
+//! The arguments.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// The one way out for software that must not hold secrets.
+///
+/// Outgate lets out only what its owner allowed, and attaches the real credential on the far side to requests that
+/// present a verified session token.
+#[derive(Debug, Parser)]
+#[command(name = "outgate", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Folder for keys, sessions and the audit trail [default: the platform's state folder]
+    #[arg(long, global = true, env = "OUTGATE_STATE_DIR", value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the whole story with real requests; needs nothing but this binary
+    Demo,
+    /// Run the gateway
+    Serve(Serve),
+    /// Check a configuration file; all problems at once, each with its line
+    Check(ConfigFile),
+    /// Say what would happen to a request, stage by stage, without sending it
+    Explain(Explain),
+    /// Create, list and end sessions of the running gateway
+    #[command(subcommand)]
+    Session(Session),
+    /// Print the environment that a workload needs
+    Env(Env),
+    /// Show or export the CA that workloads trust
+    #[command(subcommand)]
+    Ca(Ca),
+    /// Read and verify the audit trail
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Print the JSON Schema of the configuration file
+    Schema,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigFile {
+    /// The configuration file
+    #[arg(long, short, env = "OUTGATE_CONFIG", default_value = "outgate.yaml", value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
+    /// Format of the log on standard error
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "OUTGATE_LOG_FORMAT")]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The method, as in `GET`
+    pub(crate) method: String,
+    /// The URL
+    pub(crate) url: String,
+    /// Judge it for this session; without it, for a session that is good
+    #[arg(long, value_name = "ID")]
+    pub(crate) session: Option<String>,
+    /// Judge it as a request that presents no session token
+    #[arg(long, conflicts_with = "session")]
+    pub(crate) without_token: bool,
+    /// A header field, as in `x-mode: a`; may be repeated
+    #[arg(long, short = 'H', value_name = "FIELD")]
+    pub(crate) header: Vec<String>,
+    /// Do not look the name up
+    #[arg(long)]
+    pub(crate) offline: bool,
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Session {
+    /// Create a session and print its token
+    Create {
+        /// Life of its token, as in 30m; at most sessions.ttl
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+        ttl: Option<u64>,
+        /// A label; may be repeated
+        #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
+        label: Vec<(String, String)>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List sessions whose token has not run out
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a session: its token is refused from now on, and what it has open is cut
+    End {
+        /// The session's id
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Env {
+    /// Use the token in this file instead of creating a session; - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t = EnvFormat::Sh)]
+    pub(crate) format: EnvFormat,
+    /// The proxy's address as the workload sees it [default: the first listener]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) proxy: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EnvFormat {
+    /// Lines for `eval "$(outgate env)"`
+    Sh,
+    /// One object
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ca {
+    /// Show subject, fingerprint, validity and place
+    Show {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the CA certificate in PEM
+    Export {
+        /// The system's roots and the CA, for variables that replace the roots
+        #[arg(long)]
+        bundle: bool,
+        /// Write to a file instead
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// Verify the chain: finds any edit, gap, reordering or truncation
+    Verify {
+        /// The folder or file [default: the state folder's]
+        path: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the records, one a line
+    Show {
+        /// The folder or file [default: the state folder's]
+        path: Option<PathBuf>,
+        /// Print the OCSF records as they are stored
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `90`, `90s`, `30m` or `1h`, in seconds.
+fn parse_duration(text: &str) -> Result<u64, String> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let scale = match unit {
+        "" | "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        _ => return Err("a number and s, m or h, as in 30m".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| "a number and s, m or h, as in 30m".to_owned())?;
+    number.checked_mul(scale).ok_or_else(|| "too long".to_owned())
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("KEY=VALUE".to_owned()),
+    }
+}

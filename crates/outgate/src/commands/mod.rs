@@ -1,0 +1,140 @@
+//! The commands, a file each.
+
+mod audit;
+mod ca;
+mod check;
+mod demo;
+mod env;
+mod explain;
+mod serve;
+mod session;
+
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, bail};
+use outgate_config::Config;
+use outgate_native::state::StatePaths;
+
+use crate::{
+    cli::{Cli, Command, ConfigFile},
+    style::{say, warn},
+};
+
+/// Runs one command.
+pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
+    let state_dir = cli.state_dir;
+    match cli.command {
+        Command::Demo => demo::run(),
+        Command::Serve(serve) => serve::run(&serve, state_dir),
+        Command::Check(file) => check::run(&file),
+        Command::Explain(explain) => explain::run(&explain, state_dir),
+        Command::Session(session) => session::run(session, state_dir),
+        Command::Env(env) => env::run(&env, state_dir),
+        Command::Ca(ca) => ca::run(ca, state_dir),
+        Command::Audit(audit) => audit::run(audit, state_dir),
+        Command::Schema => {
+            say!("{}", serde_json::to_string_pretty(&outgate_config::schema())?);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Loads a configuration; its problems are the error, its warnings are printed.
+fn load(file: &ConfigFile) -> Result<Config> {
+    if !file.config.exists() {
+        bail!(
+            "there is no configuration file {}; give one with --config, or see the README for a first one",
+            file.config.display()
+        );
+    }
+    let config = Config::load(&file.config).map_err(anyhow::Error::from)?;
+    for warning in &config.warnings {
+        warn(&format!("{} (line {}): {}; {}", warning.key, warning.line, warning.message, warning.help));
+    }
+    Ok(config)
+}
+
+/// The state folder: the flag or variable, the file's `state_dir`, the platform's place.
+fn state(flag: Option<PathBuf>, config: Option<&Config>) -> Result<StatePaths> {
+    let folder = match flag.or_else(|| config?.state_dir.clone()) {
+        Some(folder) => folder,
+        None => platform_state_dir()?,
+    };
+    let folder = std::path::absolute(&folder).with_context(|| format!("state folder {}", folder.display()))?;
+    Ok(StatePaths::new(folder))
+}
+
+fn platform_state_dir() -> Result<PathBuf> {
+    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || from("HOME").context("HOME is not set; give a state folder with --state-dir");
+    if cfg!(target_os = "macos") {
+        return Ok(home()?.join("Library/Application Support/outgate"));
+    }
+    // XDG base directories: a relative path is to be ignored.
+    match from("XDG_STATE_HOME").filter(|path| path.is_absolute()) {
+        Some(state) => Ok(state.join("outgate")),
+        None => Ok(home()?.join(".local/state/outgate")),
+    }
+}
+
+/// Runs something asynchronous on this thread.
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+/// Reads a whole text file; `-` is standard input.
+fn read_text(path: &Path) -> Result<String> {
+    let text = if path == Path::new("-") {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(path)
+    };
+    text.with_context(|| path.display().to_string())
+}
+
+/// A time as people read it, in UTC.
+fn utc(unix_seconds: u64) -> String {
+    let days = unix_seconds / 86_400;
+    let (hour, minute, second) = (unix_seconds / 3600 % 24, unix_seconds / 60 % 60, unix_seconds % 60);
+    let (year, month, day) = civil(days);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Days since 1970-01-01 as a date in the proleptic Gregorian calendar.
+fn civil(mut days: u64) -> (u64, u64, u64) {
+    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let mut year = 1970;
+    loop {
+        let length = if is_leap(year) { 366 } else { 365 };
+        if days < length {
+            break;
+        }
+        days -= length;
+        year += 1;
+    }
+    let february = if is_leap(year) { 29 } else { 28 };
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    (year, month, days + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn times_are_read_in_utc() {
+        assert_eq!(super::utc(0), "1970-01-01T00:00:00Z");
+        assert_eq!(super::utc(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(super::utc(1_767_225_599), "2025-12-31T23:59:59Z");
+        assert_eq!(super::utc(4_102_444_800), "2100-01-01T00:00:00Z");
+    }
+}

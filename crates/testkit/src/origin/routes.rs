@@ -1,0 +1,228 @@
+//! What the origin answers, by path. Unlisted paths get the `/echo` answer, so that any path can be tried.
+
+use std::{io, time::Duration};
+
+use serde_json::json;
+
+use super::exchange::{After, Exchange};
+use crate::{codec, websocket};
+
+pub(super) async fn answer(mut exchange: Exchange<'_>) -> io::Result<After> {
+    let target = exchange.seen.target.clone();
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    let param = |name: &str| {
+        query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .find_map(|(key, value)| (key == name).then(|| value.to_owned()))
+    };
+    let number = |name: &str| param(name).and_then(|text| text.parse::<u64>().ok());
+    match path {
+        "/echo-as" => echo_as(&mut exchange, &param).await,
+        "/echo-header" => echo_header(&mut exchange).await,
+        "/bytes" => bytes(&mut exchange, number("n").unwrap_or(0)).await,
+        "/upload" => upload(&mut exchange).await,
+        "/sse" => {
+            let every = Duration::from_millis(number("every_ms").unwrap_or(10));
+            sse(&mut exchange, number("n").unwrap_or(3), every).await
+        }
+        "/ws" => ws(&mut exchange).await,
+        "/redirect" => {
+            let to = param("to").unwrap_or_default();
+            exchange.reply(302, &[("location", &to)], b"").await
+        }
+        "/early-hints" => {
+            exchange
+                .informational(103, &[("link", "</style.css>; rel=preload")])
+                .await?;
+            exchange.reply(200, &[], b"after the hints").await
+        }
+        "/trailers" => {
+            exchange.drain().await?;
+            exchange
+                .head(200, &[("content-type", "application/grpc"), ("trailer", "grpc-status")])
+                .await?;
+            exchange.send(b"body").await?;
+            exchange
+                .finish(&[("grpc-status", "0"), ("grpc-message", "fine")])
+                .await
+        }
+        "/hang" => Ok(exchange.hang().await),
+        "/reset" => Ok(exchange.abort()),
+        "/garbage" => exchange.garbage(b"\x00\x01 this is not HTTP\r\n\r\n").await,
+        "/lie" => {
+            let claimed = number("cl").unwrap_or(100).to_string();
+            exchange.drain().await?;
+            exchange.head(200, &[("content-length", &claimed)]).await?;
+            exchange.send(b"short").await?;
+            // A reset would overtake what is still queued.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Ok(exchange.abort())
+        }
+        "/coding" => {
+            let name = param("name").unwrap_or_default();
+            exchange.reply(200, &[("content-encoding", &name)], b"\x01\x02\x03").await
+        }
+        "/alt-svc" => {
+            let fields = [("alt-svc", "h3=\":443\"; ma=86400"), ("x-kept", "yes")];
+            exchange.reply(200, &fields, b"quic, anyone?").await
+        }
+        "/requires-key" => requires_key(&mut exchange).await,
+        "/echo.Echo/Unary" => grpc_echo(&mut exchange).await,
+        _ => match path.strip_prefix("/status/").map(str::parse::<u16>) {
+            Some(Ok(status)) => exchange.reply(status, &[], b"").await,
+            _ => echo(&mut exchange).await,
+        },
+    }
+}
+
+/// JSON of everything that came.
+async fn echo(exchange: &mut Exchange<'_>) -> io::Result<After> {
+    let body = exchange.drain().await?;
+    let seen = exchange.seen.clone();
+    let text = json!({
+        "method": seen.method,
+        "target": seen.target,
+        "authority": seen.authority,
+        "version": seen.version,
+        "headers": seen.headers.0,
+        "body": String::from_utf8_lossy(&body),
+    })
+    .to_string();
+    let fields = [("content-type", "application/json")];
+    exchange.reply(200, &fields, text.as_bytes()).await
+}
+
+/// The value of the field that `from` names, in the spelling that `enc` names, in pieces of `chunk` bytes. With
+/// `x-echo-prefix` bytes before it, so that base64 can be tried at every alignment.
+async fn echo_as(
+    exchange: &mut Exchange<'_>,
+    param: &impl Fn(&str) -> Option<String>,
+) -> io::Result<After> {
+    exchange.drain().await?;
+    let field = param("from").unwrap_or_else(|| "x-api-key".into());
+    let value = exchange.seen.headers.get(&field).unwrap_or("").to_owned();
+    let shift = param("shift").and_then(|text| text.parse().ok()).unwrap_or(0);
+    let plain = format!("{}{value} end", "x".repeat(shift));
+    let (bytes, coding) =
+        codec::encode(&param("enc").unwrap_or_else(|| "plain".into()), plain.as_bytes()).await;
+    let mut fields = vec![("content-type", "text/plain")];
+    if let Some(coding) = coding {
+        fields.push(("content-encoding", coding));
+    }
+    let size = param("chunk").and_then(|text| text.parse().ok()).unwrap_or(bytes.len());
+    let length = bytes.len().to_string();
+    if param("sized").is_some() {
+        fields.push(("content-length", &length));
+    }
+    exchange.head(200, &fields).await?;
+    for piece in bytes.chunks(size.max(1)) {
+        exchange.send(piece).await?;
+        tokio::task::yield_now().await;
+    }
+    exchange.finish(&[]).await
+}
+
+/// The credential fields back in response fields and in a trailer.
+async fn echo_header(exchange: &mut Exchange<'_>) -> io::Result<After> {
+    exchange.drain().await?;
+    let value = ["x-api-key", "authorization"]
+        .iter()
+        .find_map(|name| exchange.seen.headers.get(name))
+        .unwrap_or("")
+        .to_owned();
+    let cookie = format!("k={value}; Path=/");
+    exchange
+        .head(200, &[("x-echo", value.as_str()), ("set-cookie", &cookie)])
+        .await?;
+    exchange.send(b"see the fields").await?;
+    exchange.finish(&[("x-echo-trailer", &value)]).await
+}
+
+async fn bytes(exchange: &mut Exchange<'_>, count: u64) -> io::Result<After> {
+    exchange.drain().await?;
+    exchange
+        .head(200, &[("content-length", &count.to_string())])
+        .await?;
+    let piece = [b'z'; 65_536];
+    let mut left = count;
+    while left > 0 {
+        let take = usize::try_from(left).unwrap_or(usize::MAX).min(piece.len());
+        exchange.send(&piece[..take]).await?;
+        left -= take as u64;
+    }
+    exchange.finish(&[]).await
+}
+
+async fn upload(exchange: &mut Exchange<'_>) -> io::Result<After> {
+    let mut count = 0u64;
+    while let Some(piece) = exchange.read().await? {
+        count += piece.len() as u64;
+    }
+    exchange.reply(200, &[], count.to_string().as_bytes()).await
+}
+
+async fn sse(exchange: &mut Exchange<'_>, count: u64, every: Duration) -> io::Result<After> {
+    exchange.drain().await?;
+    exchange
+        .head(200, &[("content-type", "text/event-stream")])
+        .await?;
+    for index in 0..count {
+        exchange
+            .send(format!("data: {index}\n\n").as_bytes())
+            .await?;
+        tokio::time::sleep(every).await;
+    }
+    exchange.finish(&[]).await
+}
+
+async fn ws(exchange: &mut Exchange<'_>) -> io::Result<After> {
+    let key = exchange
+        .seen
+        .headers
+        .get("sec-websocket-key")
+        .unwrap_or("")
+        .to_owned();
+    if key.is_empty() {
+        return exchange.reply(426, &[("upgrade", "websocket")], b"").await;
+    }
+    let accept = websocket::accept_for(&key);
+    let fields = [
+        ("upgrade", "websocket"),
+        ("connection", "Upgrade"),
+        ("sec-websocket-accept", accept.as_str()),
+    ];
+    exchange.head(101, &fields).await?;
+    let Some(stream) = exchange.upgraded() else {
+        return Ok(After::Close);
+    };
+    loop {
+        let (opcode, payload) = websocket::read_frame(stream).await?;
+        stream
+            .write(&websocket::frame(opcode, &payload, false))
+            .await?;
+        if opcode == 8 {
+            return Ok(After::Close);
+        }
+    }
+}
+
+async fn requires_key(exchange: &mut Exchange<'_>) -> io::Result<After> {
+    let key = exchange.shared.key.lock().expect("no panic holds it").clone();
+    let (field, value) = key.unwrap_or_default();
+    if exchange.seen.headers.get(&field) == Some(&value) {
+        exchange.reply(200, &[], b"the right key").await
+    } else {
+        exchange.reply(401, &[], b"the wrong key").await
+    }
+}
+
+/// One length-prefixed message back, and its status in the trailers.
+async fn grpc_echo(exchange: &mut Exchange<'_>) -> io::Result<After> {
+    let message = exchange.drain().await?;
+    exchange
+        .head(200, &[("content-type", "application/grpc")])
+        .await?;
+    exchange.send(&message).await?;
+    exchange.finish(&[("grpc-status", "0")]).await
+}

@@ -1,0 +1,26 @@
+//! The fuzz targets as tests. Each has a folder in `__fuzz__/`: `corpus/` with seeds, `crashes/` with what once failed.
+
+#[test]
+fn connect() {
+    bolero::check!().for_each(|input: &[u8]| outgate_fuzz::connect(input));
+}
+
+#[test]
+fn absolute_form() {
+    bolero::check!().for_each(|input: &[u8]| outgate_fuzz::absolute_form(input));
+}
+
+#[test]
+fn client_hello() {
+    bolero::check!().for_each(|input: &[u8]| outgate_fuzz::client_hello(input));
+}
+
+#[test]
+fn http1_head() {
+    bolero::check!().for_each(|input: &[u8]| outgate_fuzz::http1_head(input));
+}
+
+#[test]
+fn config() {
+    bolero::check!().for_each(|input: &[u8]| outgate_fuzz::config(input));
+}

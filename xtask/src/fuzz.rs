@@ -1,0 +1,183 @@
+//! Coverage-guided fuzzing on the stable toolchain: the fuzz crate's tests, built with the compiler's own coverage
+//! pass, run under libFuzzer instead of the default engine.
+
+use std::{
+    fs,
+    process::{Command, ExitCode},
+};
+
+use crate::{
+    places::Places,
+    run::{Steps, Task},
+};
+
+/// The tests in `fuzz/tests/targets.rs`.
+const TARGETS: [&str; 5] = [
+    "connect",
+    "absolute_form",
+    "client_hello",
+    "http1_head",
+    "config",
+];
+
+/// Switches bolero over to libFuzzer.
+const ENGINE: &str = "--cfg fuzzing --cfg fuzzing_libfuzzer";
+
+/// Coverage counters, for the workspace's own crates: what they call is taken to be tested where it is made.
+const COVERAGE: [&str; 7] = [
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "-Cdebug-assertions=yes",
+    "-Coverflow-checks=yes",
+];
+
+/// Set where this program stands in for the compiler of the workspace's crates.
+const AS_COMPILER: &str = "OUTGATE_XTASK_AS_COMPILER";
+
+/// Runs the compiler that cargo asked for, with coverage counters, if this program was started in its place.
+pub(crate) fn stand_in_for_compiler(words: &[&str]) -> Option<ExitCode> {
+    std::env::var_os(AS_COMPILER)?;
+    let (compiler, arguments) = words.split_first()?;
+    let status = Command::new(compiler)
+        .args(arguments)
+        .args(COVERAGE)
+        .status();
+    let well = status.is_ok_and(|status| status.success());
+    Some(if well {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Which targets, and for how long.
+pub(crate) struct Request {
+    seconds: u32,
+    targets: Vec<&'static str>,
+}
+
+impl Request {
+    /// Every target for `seconds`.
+    pub(crate) fn all(seconds: u32) -> Self {
+        Self {
+            seconds,
+            targets: TARGETS.to_vec(),
+        }
+    }
+
+    /// Reads `[--seconds N] [TARGET]`.
+    ///
+    /// # Errors
+    /// What is wrong with the words.
+    pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
+        let (seconds, rest) = match words {
+            ["--seconds", number, rest @ ..] => {
+                let seconds = number
+                    .parse()
+                    .ok()
+                    .filter(|seconds| (1..=86_400).contains(seconds));
+                (
+                    seconds.ok_or("--seconds takes a number from 1 to 86400")?,
+                    rest,
+                )
+            }
+            rest => (60, rest),
+        };
+        let unknown = || format!("no such fuzz target; there are: {}", TARGETS.join(", "));
+        match rest {
+            [] => Ok(Self::all(seconds)),
+            [name] => {
+                let target = TARGETS
+                    .into_iter()
+                    .find(|target| target == name)
+                    .ok_or_else(unknown)?;
+                Ok(Self {
+                    seconds,
+                    targets: vec![target],
+                })
+            }
+            _ => Err("one target at most".to_owned()),
+        }
+    }
+}
+
+/// Fuzzes each target in turn.
+pub(crate) fn run(places: &Places, steps: &mut Steps, request: &Request) {
+    let host = match host_triple() {
+        Ok(host) => host,
+        Err(problem) => return steps.fail("fuzz: build", &problem),
+    };
+    let built = steps.step("fuzz: build", || {
+        test_command(places, &host, 20).args(["--no-run"]).run()
+    });
+    if built {
+        for target in &request.targets {
+            let name = format!("fuzz: {target} for {} s", request.seconds);
+            steps.step(&name, || fuzz(places, &host, target, request.seconds));
+        }
+    }
+}
+
+/// Runs one target. New inputs are kept in `.cache/fuzz/`; one that fails is written to the target's `crashes`
+/// folder, from where the ordinary test run replays it.
+fn fuzz(places: &Places, host: &str, target: &str, seconds: u32) -> Result<(), String> {
+    let grown = places.cache.join("fuzz").join(target);
+    let checked_in = places.root.join("fuzz/tests/__fuzz__").join(target);
+    let (seeds, crashes) = (checked_in.join("corpus"), checked_in.join("crashes"));
+    for folder in [&grown, &crashes] {
+        fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    }
+    let arguments = format!(
+        "{} {} -max_total_time={seconds} -artifact_prefix={}/ -max_len=4096 -timeout=10 -rss_limit_mb=2048 \
+         -use_value_profile=1 -print_final_stats=1 -verbosity=0",
+        grown.display(),
+        seeds.display(),
+        crashes.display(),
+    );
+    let task = test_command(places, host, u64::from(seconds) / 60 + 3)
+        .env("BOLERO_LIBFUZZER_ARGS", arguments);
+    let outcome = task
+        .args(["--", "--exact", target, "--nocapture", "--test-threads=1"])
+        .run();
+    // An empty folder is no finding.
+    let _ = fs::remove_dir(&crashes);
+    outcome
+}
+
+fn test_command(places: &Places, host: &str, minutes: u64) -> Task {
+    let this = std::env::current_exe().unwrap_or_default();
+    let task = Task::cargo(minutes).args([
+        "test",
+        "--locked",
+        "--quiet",
+        "--package",
+        "outgate-fuzz",
+        "--test",
+        "targets",
+    ]);
+    // With `--target`, build scripts and procedural macros are left as they are. The public suffix list is one huge
+    // function that takes minutes to optimise.
+    task.args(["--target", host, "--target-dir"])
+        .args([places.target.join("fuzz")])
+        .args([
+            "--config",
+            "profile.dev.opt-level=0",
+            "--config",
+            "profile.dev.package.psl.opt-level=0",
+        ])
+        .env("RUSTFLAGS", ENGINE)
+        .env("RUSTC_WORKSPACE_WRAPPER", this)
+        .env(AS_COMPILER, "1")
+        .inside(&places.root)
+}
+
+fn host_triple() -> Result<String, String> {
+    let told = Task::new("rustc", 1).args(["-vV"]).output()?;
+    let told = String::from_utf8_lossy(&told).into_owned();
+    let host = told.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned)
+        .ok_or_else(|| "rustc -vV names no host".to_owned())
+}

@@ -1,0 +1,51 @@
+//! Where things are in the repository and in its ignored `.cache/`.
+
+use std::path::{Path, PathBuf};
+
+/// The folders and programs that the commands use.
+pub(crate) struct Places {
+    /// The repository.
+    pub(crate) root: PathBuf,
+    /// Installed tools and packages; ignored by git, kept between runs.
+    pub(crate) cache: PathBuf,
+    /// Cargo's build folder.
+    pub(crate) target: PathBuf,
+}
+
+impl Places {
+    /// Finds the repository from the place where this program was built.
+    pub(crate) fn find() -> Result<Self, String> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .filter(|root| root.join("Cargo.toml").is_file())
+            .ok_or("the repository has moved since xtask was built")?
+            .to_path_buf();
+        let target = std::env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| root.join("target"), |dir| root.join(PathBuf::from(dir)));
+        Ok(Self {
+            cache: root.join(".cache"),
+            target,
+            root,
+        })
+    }
+
+    /// A cargo tool that [`crate::setup`] installed.
+    pub(crate) fn tool(&self, name: &str) -> PathBuf {
+        self.cache.join("tools/bin").join(name)
+    }
+
+    /// A program of the client tests' Python environment.
+    pub(crate) fn client_program(&self, name: &str) -> PathBuf {
+        self.cache.join("clients/bin").join(name)
+    }
+
+    /// The folder whose `node_modules` the client tests use.
+    pub(crate) fn node_packages(&self) -> PathBuf {
+        self.cache.join("node")
+    }
+
+    /// The gateway that the black-box tests start.
+    pub(crate) fn gateway(&self) -> PathBuf {
+        self.target.join("debug/outgate")
+    }
+}

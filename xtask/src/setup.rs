@@ -1,0 +1,163 @@
+//! Installs what the tests and checks need: system packages that are missing, prebuilt cargo tools, the clients'
+//! Python environment and Node packages. Everything but system packages goes to `.cache/`, pinned by version and hash;
+//! a stamp holds the pins that were installed, so that a second run does nothing.
+
+use std::{fs, path::Path};
+
+use crate::{
+    places::Places,
+    run::{Steps, Task},
+};
+
+/// A system package, and the shell command that succeeds once what it brings is there.
+const SYSTEM: [(&str, &str); 8] = [
+    ("build-essential", "command -v cc && command -v c++"),
+    (
+        "ca-certificates",
+        "test -s /etc/ssl/certs/ca-certificates.crt",
+    ),
+    ("curl", "curl --version | grep -q HTTP2"),
+    ("git", "test -x \"$(git --exec-path)/git-http-backend\""),
+    ("iproute2", "command -v ip"),
+    (
+        "python3",
+        "python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))'",
+    ),
+    ("python3-venv", "python3 -c 'import venv, ensurepip'"),
+    ("util-linux", "command -v unshare && command -v setpriv"),
+];
+
+/// Installs everything.
+pub(crate) fn everything(places: &Places, steps: &mut Steps) {
+    if steps.step("set up: system packages", system_packages) {
+        tools(places, steps);
+        steps.step("set up: Python clients", || {
+            python_environment(places, "clients", "clients/requirements.txt")
+        });
+        steps.step("set up: Node clients", || node_packages(places));
+    }
+}
+
+/// Installs what `check` needs: the prebuilt cargo tools.
+pub(crate) fn for_checks(places: &Places, steps: &mut Steps) {
+    if steps.step("set up: system packages", system_packages) {
+        tools(places, steps);
+    }
+}
+
+fn tools(places: &Places, steps: &mut Steps) {
+    steps.step("set up: cargo tools", || {
+        python_environment(places, "tools", "xtask/tools.txt")
+    });
+}
+
+fn system_packages() -> Result<(), String> {
+    let missing: Vec<&str> = SYSTEM
+        .iter()
+        // The shell itself runs unbounded by `timeout` and `setpriv`, because those may be what is missing.
+        .filter(|(_, probe)| {
+            !std::process::Command::new("sh")
+                .args(["-c", &format!("({probe}) >/dev/null 2>&1")])
+                .status()
+                .is_ok_and(|status| status.success())
+        })
+        .map(|(package, _)| *package)
+        .collect();
+    if missing.is_empty() {
+        println!("nothing is missing");
+        return Ok(());
+    }
+    let install = format!(
+        "apt-get install -y --no-install-recommends {}",
+        missing.join(" ")
+    );
+    let root = Task::new("sh", 1)
+        .args(["-c", "test \"$(id -u)\" = 0"])
+        .succeeds();
+    if !root {
+        return Err(format!(
+            "these are missing and only root can install them: sudo {install}"
+        ));
+    }
+    println!("installing {}", missing.join(" "));
+    let script = format!("apt-get update -q && {install}");
+    Task::new("sh", 10)
+        .args(["-ec", &script])
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .run()
+}
+
+/// A virtual environment `.cache/NAME` with exactly the pinned packages.
+fn python_environment(places: &Places, name: &str, pins: &str) -> Result<(), String> {
+    let pins = places.root.join(pins);
+    let folder = places.cache.join(name);
+    let python =
+        String::from_utf8_lossy(&Task::new("python3", 1).args(["-VV"]).output()?).into_owned();
+    let wanted = python + &read(&pins)?;
+    installed_once(&folder, &wanted, || {
+        Task::new("python3", 3)
+            .args(["-m", "venv"])
+            .args([&folder])
+            .run()?;
+        let pip =
+            Task::new(folder.join("bin/python"), 15).args(["-m", "pip", "install", "--quiet"]);
+        let pip = pip.args([
+            "--disable-pip-version-check",
+            "--only-binary=:all:",
+            "--require-hashes",
+            "-r",
+        ]);
+        pip.args([&pins]).run()
+    })
+}
+
+/// The pinned Node packages, installed by the pinned Node of the Python environment.
+fn node_packages(places: &Places) -> Result<(), String> {
+    let folder = places.node_packages();
+    let files = ["package.json", "package-lock.json"];
+    let mut wanted = String::new();
+    for file in files {
+        wanted += &read(&places.root.join("clients").join(file))?;
+    }
+    installed_once(&folder, &wanted, || {
+        fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+        for file in files {
+            fs::copy(places.root.join("clients").join(file), folder.join(file))
+                .map_err(|error| error.to_string())?;
+        }
+        let path = format!("{}:/usr/bin:/bin", places.client_program("").display());
+        let npm = Task::new(places.client_program("npm"), 10)
+            .inside(&folder)
+            .env("PATH", path);
+        npm.args([
+            "ci",
+            "--omit=optional",
+            "--ignore-scripts",
+            "--no-audit",
+            "--no-fund",
+        ])
+        .run()
+    })
+}
+
+/// Runs `install` into an empty `folder` unless its stamp says that exactly `wanted` is there.
+fn installed_once(
+    folder: &Path,
+    wanted: &str,
+    install: impl FnOnce() -> Result<(), String>,
+) -> Result<(), String> {
+    let stamp = folder.join(".installed");
+    if fs::read_to_string(&stamp).is_ok_and(|present| present == wanted) {
+        println!("up to date");
+        return Ok(());
+    }
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    }
+    install()?;
+    fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,49 @@
+//! Every test, from a fresh clone to the summary.
+
+use crate::{
+    clients, fuzz,
+    places::Places,
+    run::{Steps, Task},
+    setup,
+};
+
+/// How long each fuzz target runs here.
+const SMOKE_SECONDS: u32 = 5;
+
+/// Sets up, builds, and runs every test.
+pub(crate) fn run(places: &Places, steps: &mut Steps) {
+    setup::everything(places, steps);
+    if !steps.step("build", || build(places)) {
+        return;
+    }
+    steps.step("tests of the workspace", || {
+        nextest(places, "not package(outgate-conformance)")
+    });
+    steps.step("conformance of the native plane", || {
+        nextest(places, "package(outgate-conformance)")
+    });
+    steps.step("documentation examples", || {
+        let task = Task::cargo(15).args(["test", "--locked", "--workspace", "--doc", "--quiet"]);
+        task.inside(&places.root).run()
+    });
+    steps.step("real clients", || clients::run(places, &[]));
+    fuzz::run(places, steps, &fuzz::Request::all(SMOKE_SECONDS));
+}
+
+/// Builds everything that the tests start, once, with one set of features.
+///
+/// # Errors
+/// How the build ended.
+pub(crate) fn build(places: &Places) -> Result<(), String> {
+    let arguments = ["build", "--locked", "--workspace", "--bins", "--tests"];
+    Task::cargo(40).args(arguments).inside(&places.root).run()
+}
+
+fn nextest(places: &Places, filter: &str) -> Result<(), String> {
+    let task = Task::new(places.tool("cargo-nextest"), 25).inside(&places.root);
+    task.args(["nextest", "run", "--locked", "--workspace", "--config-file"])
+        .args([places.root.join("xtask/nextest.toml")])
+        .args(["--filterset", filter])
+        .env("OUTGATE_BINARY", places.gateway())
+        .run()
+}
