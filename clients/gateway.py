@@ -63,7 +63,9 @@ class Gateway:
     def start(self) -> None:
         for name, key in KEYS.items():
             if name != "openai":
-                (self.folder / f"{name}.key").write_text(key + "\n")
+                file = self.folder / f"{name}.key"
+                file.touch(0o600)
+                file.write_text(key + "\n")
         config = self.folder / "outgate.yaml"
         config.write_text(CONFIG.format(hosts=json.dumps(ADDRESSES), ca=self.upstream_ca))
         self.log = (self.folder / "gateway.log").open("w")

@@ -81,6 +81,8 @@ def test_openai_sdk_raises_permission_denied_once_the_session_ended(guest, upstr
 def test_anthropic_sdk(guest, upstream):
     assert guest.python("anthropic_messages", "message", ANTHROPIC_API_KEY=guest.token) == ANSWER
     assert keys(upstream, "api.anthropic.com", "x-api-key") == {KEYS["anthropic"]}
+    # The SDK sends its key as a bearer token: replaced by the real one in its own place, not merged.
+    assert keys(upstream, "api.anthropic.com", "authorization") == set()
 
 
 def test_anthropic_sdk_streams(guest, upstream):

@@ -7,7 +7,7 @@ pub mod world;
 
 pub use outgate_testkit::{
     Alpn, CertificateKind, DnsAnswer, DnsServer, Guest, Origin, OriginOptions, Outcome, Req,
-    Response, TestCa, TlsOptions, Way, codec, eventually, frames, guest::Channel, h1::H1,
-    hello, message::ReqBody, raw, websocket, within,
+    Response, TestCa, TlsOptions, Way, codec, eventually, frames, guest::Channel, h1::H1, hello,
+    message::ReqBody, raw, websocket, within,
 };
 pub use world::{K1, K2, Mark, Setup, World, add_destination, destination};

@@ -45,6 +45,9 @@ pub const NAMES: &[&str] = &[
     "headers.test",
 ];
 
+/// What a scenario does to the usual config.
+pub type ConfigChange = Box<dyn FnOnce(&mut Value, &Places) + Send>;
+
 /// How a world differs from the usual one.
 pub struct Setup {
     /// What the TLS upstream offers.
@@ -52,7 +55,7 @@ pub struct Setup {
     /// Signs the upstreams' certificates; the config trusts it.
     pub ca: TestCa,
     /// Changes the config before the start.
-    pub config: Box<dyn FnOnce(&mut Value, &Places) + Send>,
+    pub config: ConfigChange,
     /// `RUST_LOG`; everything by default.
     pub log: &'static str,
     /// Whether to search what the plane wrote for secrets at the end.
@@ -185,7 +188,10 @@ impl World {
     #[must_use]
     pub fn session_with(&self, arguments: &[&str]) -> (String, String) {
         let (id, token) = self.plane().session_create(arguments);
-        self.tokens.lock().expect("no panic holds it").push(token.clone());
+        self.tokens
+            .lock()
+            .expect("no panic holds it")
+            .push(token.clone());
         (id, token)
     }
 
@@ -244,39 +250,56 @@ impl World {
             "{context}: another reason; {outcome:?}"
         );
         let body = outcome.response().expect("an answer").json();
-        if outcome.response().is_some_and(|response| !response.body.is_empty()) {
-            assert_eq!(body["error"]["code"], code, "{context}: the body disagrees: {body}");
+        if outcome
+            .response()
+            .is_some_and(|response| !response.body.is_empty())
+        {
+            assert_eq!(
+                body["error"]["code"], code,
+                "{context}: the body disagrees: {body}"
+            );
             for key in ["message", "remedy", "request_id"] {
-                assert!(body["error"][key].is_string(), "{context}: no {key}: {body}");
+                assert!(
+                    body["error"][key].is_string(),
+                    "{context}: no {key}: {body}"
+                );
             }
         }
-        let found = self.assert_audited(mark, code, context);
-        if let Some(id) = body["error"]["request_id"].as_str() {
-            assert!(
-                found.iter().any(|record| record::names(record, id)),
-                "{context}: no record has the request id {id}: {found:#?}"
-            );
-        }
+        let id = body["error"]["request_id"].as_str();
+        self.until_recorded(mark, &format!("{code} for {id:?}: {context}"), |record| {
+            record::names(record, code) && id.is_none_or(|id| record::names(record, id))
+        });
         self.assert_nothing_sent(mark, context);
     }
 
     /// Panics unless an audit record since `mark` names the reason; gives every such record.
     #[track_caller]
     pub fn assert_audited(&self, mark: Mark, code: &str, context: &str) -> Vec<Value> {
+        let what = format!("{code}: {context}");
+        self.until_recorded(mark, &what, |record| record::names(record, code))
+    }
+
+    /// Every audit record since `mark` that `wanted` accepts, as soon as there is one.
+    ///
+    /// # Panics
+    /// If there is none within three seconds.
+    #[track_caller]
+    pub fn until_recorded(
+        &self,
+        mark: Mark,
+        what: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Vec<Value> {
         let begin = std::time::Instant::now();
         loop {
-            let records = self.records_since(mark);
-            let found: Vec<Value> = records
-                .iter()
-                .filter(|record| record::names(record, code))
-                .cloned()
-                .collect();
-            if !found.is_empty() {
-                return found;
+            let mut records = self.records_since(mark);
+            if records.iter().any(&wanted) {
+                records.retain(&wanted);
+                return records;
             }
             assert!(
                 begin.elapsed() < Duration::from_secs(3),
-                "{context}: no audit record names {code}: {records:#?}"
+                "no audit record of {what}: {records:#?}"
             );
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -293,7 +316,11 @@ impl World {
     /// Panics if any upstream saw a request since `mark`.
     #[track_caller]
     pub fn assert_nothing_sent(&self, mark: Mark, context: &str) {
-        assert_eq!(self.seen(), mark.seen, "{context}: an upstream saw a request");
+        assert_eq!(
+            self.seen(),
+            mark.seen,
+            "{context}: an upstream saw a request"
+        );
     }
 
     /// Panics if any upstream ever saw `secret`, in any spelling.
@@ -318,7 +345,11 @@ impl World {
     fn search_for_secrets(&self) {
         let Some(plane) = &self.plane else { return };
         let logs = plane.logs();
-        assert!(!logs.contains("panicked at"), "the plane panicked: {}", around(&logs, "panicked at"));
+        assert!(
+            !logs.contains("panicked at"),
+            "the plane panicked: {}",
+            around(&logs, "panicked at")
+        );
         if !self.search {
             return;
         }
@@ -361,7 +392,9 @@ impl Drop for World {
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle)
 }
 
 fn around(text: &str, needle: &str) -> String {

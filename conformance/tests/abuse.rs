@@ -16,46 +16,87 @@ async fn assert_serves(world: &World, token: &str, context: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_head_that_is_too_large_is_refused_and_not_stored() {
-    let world = World::with(Setup { log: "info", ..Setup::default() }).await;
+    let world = World::with(Setup {
+        log: "info",
+        ..Setup::default()
+    })
+    .await;
     let (_, token) = world.session();
     let before = world.plane().resident_kib();
     let port = world.plain.port();
     let line = format!("GET http://a.test:{port}/ HTTP/1.1\r\nhost: a.test:{port}\r\n");
     let mega = "m".repeat(1_000_000);
-    let many: String = (0..20_000).map(|index| format!("x-{index}: y\r\n")).collect();
+    let many: String = (0..20_000)
+        .map(|index| format!("x-{index}: y\r\n"))
+        .collect();
     for (what, head) in [
         ("one field of 1 MB", format!("{line}x: {mega}\r\n\r\n")),
         ("20,000 fields", format!("{line}{many}\r\n")),
-        ("a line of 1 MB", format!("GET http://a.test:{port}/{mega} HTTP/1.1\r\n\r\n")),
-        ("a CONNECT of 1 MB", format!("CONNECT {mega}:443 HTTP/1.1\r\n\r\n")),
+        (
+            "a line of 1 MB",
+            format!("GET http://a.test:{port}/{mega} HTTP/1.1\r\n\r\n"),
+        ),
+        (
+            "a CONNECT of 1 MB",
+            format!("CONNECT {mega}:443 HTTP/1.1\r\n\r\n"),
+        ),
     ] {
         let mark = world.mark();
         let begin = Instant::now();
         let proxy = world.plane().proxy();
         let answer = raw::exchange(proxy, head.as_bytes(), Duration::from_secs(5)).await;
         let answer = answer.unwrap_or_else(|| panic!("{what}: no answer"));
-        assert_eq!(answer.reason(), Some("header_too_large"), "{what}: {answer:?}");
+        assert_eq!(
+            answer.reason(),
+            Some("header_too_large"),
+            "{what}: {answer:?}"
+        );
         assert_eq!(answer.status, 431, "{what}");
-        assert!(begin.elapsed() < Duration::from_secs(3), "{what}: {:?}", begin.elapsed());
+        assert!(
+            begin.elapsed() < Duration::from_secs(3),
+            "{what}: {:?}",
+            begin.elapsed()
+        );
         world.assert_audited(mark, "header_too_large", what);
         world.assert_nothing_sent(mark, what);
     }
     // The same inside tunnels.
-    let req = world.get(Way::TunnelH1, "a.test", "/").header("x", &mega).bearer(&token);
+    let req = world
+        .get(Way::TunnelH1, "a.test", "/")
+        .header("x", &mega)
+        .bearer(&token);
     let mark = world.mark();
-    let mut h1 = world.guest().open(Way::TunnelH1, &req).await.expect("a tunnel").into_h1();
-    let head = format!("GET / HTTP/1.1\r\nhost: a.test:{}\r\nx: {mega}\r\n\r\n", req.port);
+    let mut h1 = world
+        .guest()
+        .open(Way::TunnelH1, &req)
+        .await
+        .expect("a tunnel")
+        .into_h1();
+    let head = format!(
+        "GET / HTTP/1.1\r\nhost: a.test:{}\r\nx: {mega}\r\n\r\n",
+        req.port
+    );
     let _ = h1.write(head.as_bytes()).await;
     if let Ok(answer) = within(5, "an answer", h1.read_response("GET")).await {
         assert_eq!(answer.reason(), Some("header_too_large"), "{answer:?}");
     }
     world.assert_audited(mark, "header_too_large", "in a tunnel");
-    let mut channel = world.guest().open(Way::TunnelH2, &req).await.expect("a tunnel");
+    let mut channel = world
+        .guest()
+        .open(Way::TunnelH2, &req)
+        .await
+        .expect("a tunnel");
     let outcome = within(5, "a verdict", channel.send(&req)).await;
-    assert!(outcome.response().is_none_or(|answer| answer.status == 431), "{outcome:?}");
+    assert!(
+        outcome.response().is_none_or(|answer| answer.status == 431),
+        "{outcome:?}"
+    );
     world.assert_nothing_sent(mark, "HTTP/2");
     let after = world.plane().resident_kib();
-    assert!(after.saturating_sub(before) < 32 << 10, "memory grew from {before} to {after} KiB");
+    assert!(
+        after.saturating_sub(before) < 32 << 10,
+        "memory grew from {before} to {after} KiB"
+    );
     assert_serves(&world, &token, "afterwards").await;
 }
 
@@ -67,9 +108,18 @@ async fn a_head_at_a_byte_a_second_is_given_up_in_time() {
     let begin = Instant::now();
     // At the proxy's door, in a tunnel before the hello, after the handshake.
     let mut door = world.guest().dial().await.unwrap();
-    let mut hello = world.guest().connect(&format!("a.test:{}", world.tls.port())).await.expect("a tunnel");
+    let mut hello = world
+        .guest()
+        .connect(&format!("a.test:{}", world.tls.port()))
+        .await
+        .expect("a tunnel");
     let inside = world.get(Way::TunnelH1, "a.test", "/");
-    let mut inside = world.guest().tunnel(Way::TunnelH1, &inside).await.expect("a tunnel").io;
+    let mut inside = world
+        .guest()
+        .tunnel(Way::TunnelH1, &inside)
+        .await
+        .expect("a tunnel")
+        .io;
     let slowly = async |bytes: &[u8], stream: &mut dyn outgate_testkit::io::Io| {
         for byte in bytes {
             if stream.write_all(std::slice::from_ref(byte)).await.is_err() {
@@ -84,13 +134,29 @@ async fn a_head_at_a_byte_a_second_is_given_up_in_time() {
     };
     within(15, "all three given up", async {
         tokio::join!(
-            slowly(b"GET http://a.test/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", &mut door),
-            slowly(&[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &mut hello),
-            slowly(b"GET /aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", &mut *inside),
+            slowly(
+                b"GET http://a.test/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+                &mut door
+            ),
+            slowly(
+                &[
+                    22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                    0, 0, 0
+                ],
+                &mut hello
+            ),
+            slowly(
+                b"GET /aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+                &mut *inside
+            ),
         );
     })
     .await;
-    assert!(begin.elapsed() < Duration::from_secs(6), "after {:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < Duration::from_secs(6),
+        "after {:?}",
+        begin.elapsed()
+    );
     world.assert_audited(mark, "request_timeout", "a slow head");
     world.assert_nothing_sent(mark, "a slow head");
     assert_serves(&world, &token, "afterwards").await;
@@ -98,7 +164,11 @@ async fn a_head_at_a_byte_a_second_is_given_up_in_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_thousand_half_open_connections_cost_little_and_end() {
-    let world = World::with(Setup { log: "warn", ..Setup::default() }).await;
+    let world = World::with(Setup {
+        log: "warn",
+        ..Setup::default()
+    })
+    .await;
     let (_, token) = world.session();
     let before = world.plane().resident_kib();
     let mut held = Vec::new();
@@ -119,7 +189,11 @@ async fn two_thousand_half_open_connections_cost_little_and_end() {
     assert_serves(&world, &token, "with half-open connections").await;
     let grown = world.plane().resident_kib().saturating_sub(before);
     let per_connection = grown / held.len() as u64;
-    assert!(per_connection < 24, "{per_connection} KiB for each of {} connections", held.len());
+    assert!(
+        per_connection < 24,
+        "{per_connection} KiB for each of {} connections",
+        held.len()
+    );
     // They are given up after the head's time, which is two seconds here.
     let mut last = held.pop().expect("one");
     let (_, closed) = raw::drain(&mut last, Duration::from_secs(6)).await;
@@ -139,8 +213,15 @@ async fn connections_over_the_gateways_limit_are_refused_or_wait_but_do_not_stay
         held.push(world.guest().dial().await.unwrap());
     }
     let port = world.plain.port();
-    let head = format!("GET http://a.test:{port}/ HTTP/1.1\r\nhost: a.test:{port}\r\nx-api-key: {token}\r\n\r\n");
-    let answer = raw::exchange(world.plane().proxy(), head.as_bytes(), Duration::from_secs(1)).await;
+    let head = format!(
+        "GET http://a.test:{port}/ HTTP/1.1\r\nhost: a.test:{port}\r\nx-api-key: {token}\r\n\r\n"
+    );
+    let answer = raw::exchange(
+        world.plane().proxy(),
+        head.as_bytes(),
+        Duration::from_secs(1),
+    )
+    .await;
     let refused = answer.is_none_or(|answer| answer.reason() == Some("too_many_connections"));
     assert!(refused, "the 41st connection was served");
     world.assert_audited(mark, "too_many_connections", "over the limit");
@@ -151,7 +232,11 @@ async fn connections_over_the_gateways_limit_are_refused_or_wait_but_do_not_stay
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http2_floods_end_the_connection_in_bounded_memory() {
-    let world = World::with(Setup { log: "warn", ..Setup::default() }).await;
+    let world = World::with(Setup {
+        log: "warn",
+        ..Setup::default()
+    })
+    .await;
     let (_, token) = world.session();
     let port = world.tls.port();
     let authority = format!("a.test:{port}");
@@ -160,6 +245,7 @@ async fn http2_floods_end_the_connection_in_bounded_memory() {
         (":scheme", "https"),
         (":authority", authority.as_str()),
         (":path", "/hang"),
+        ("x-api-key", token.as_str()),
     ];
     let rapid_reset: Vec<u8> = (0..20_000)
         .flat_map(|index| {
@@ -180,7 +266,9 @@ async fn http2_floods_end_the_connection_in_bounded_memory() {
         .into_iter()
         .chain((0..300_000).flat_map(|_| frames::frame(9, 0, 1, b"")))
         .collect();
-    let settings: Vec<u8> = (0..300_000).flat_map(|_| frames::settings(&[(3, 100)])).collect();
+    let settings: Vec<u8> = (0..300_000)
+        .flat_map(|_| frames::settings(&[(3, 100)]))
+        .collect();
     let pings: Vec<u8> = (0..300_000).flat_map(|_| frames::ping()).collect();
     let before = world.plane().resident_kib();
     for (what, flood, must_close) in [
@@ -191,7 +279,11 @@ async fn http2_floods_end_the_connection_in_bounded_memory() {
         ("PING", pings, false),
     ] {
         let req = world.get(Way::TunnelH2, "a.test", "/");
-        let mut tls = world.guest().tunnel(Way::TunnelH2, &req).await.expect("a tunnel");
+        let mut tls = world
+            .guest()
+            .tunnel(Way::TunnelH2, &req)
+            .await
+            .expect("a tunnel");
         let mut bytes = frames::preface();
         bytes.extend(flood);
         // Nothing is read while it is sent: answers pile up at the gateway, if it lets them.
@@ -212,12 +304,20 @@ async fn http2_floods_end_the_connection_in_bounded_memory() {
             assert!(closed, "{what}: the connection goes on");
         }
     }
-    assert!(world.tls.count() < 1000, "{} requests reached the upstream", world.tls.count());
+    assert!(
+        world.tls.count() < 1000,
+        "{} requests reached the upstream",
+        world.tls.count()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn senseless_bytes_never_take_the_gateway_down() {
-    let mut world = World::with(Setup { log: "info", ..Setup::default() }).await;
+    let mut world = World::with(Setup {
+        log: "info",
+        ..Setup::default()
+    })
+    .await;
     let (_, token) = world.session();
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = move || {
@@ -250,10 +350,10 @@ async fn senseless_bytes_never_take_the_gateway_down() {
         let _ = stream.shutdown().await;
         let _ = raw::drain(&mut stream, Duration::from_millis(30)).await;
         let port = world.tls.port();
-        if round % 5 == 0 {
-            if let Ok(mut tunnel) = world.guest().connect(&format!("a.test:{port}")).await {
-                let _ = raw::send_and_drain(&mut tunnel, &bytes, Duration::from_millis(20)).await;
-            }
+        if round % 5 == 0
+            && let Ok(mut tunnel) = world.guest().connect(&format!("a.test:{port}")).await
+        {
+            let _ = raw::send_and_drain(&mut tunnel, &bytes, Duration::from_millis(20)).await;
         }
     }
     assert!(world.plane_mut().is_running());

@@ -51,7 +51,10 @@ async fn a_name_that_resolves_into_the_deny_set_is_not_dialled() {
         "2002:7f00:1::",
     ] {
         for host in ["a.test", "pass.test"] {
-            world.dns.set(host, DnsAnswer::Addresses(vec![address.parse().unwrap()], 0));
+            world.dns.set(
+                host,
+                DnsAnswer::Addresses(vec![address.parse().unwrap()], 0),
+            );
         }
         let mut tries = vec![(Way::TunnelH1, "pass.test")];
         tries.extend(Way::ALL.map(|way| (way, "a.test")));
@@ -73,11 +76,23 @@ async fn no_exception_opens_cloud_metadata() {
     })
     .await;
     let (_, token) = world.session();
-    for address in ["169.254.169.254", "fd00:ec2::254", "100.100.100.200", "0.0.0.0", "::"] {
-        world.dns.set("n.test", DnsAnswer::Addresses(vec![address.parse().unwrap()], 0));
+    for address in [
+        "169.254.169.254",
+        "fd00:ec2::254",
+        "100.100.100.200",
+        "0.0.0.0",
+        "::",
+    ] {
+        world.dns.set(
+            "n.test",
+            DnsAnswer::Addresses(vec![address.parse().unwrap()], 0),
+        );
         for way in Way::ALL {
             let mark = world.mark();
-            let outcome = world.guest().send(way, &world.get(way, "n.test", "/").bearer(&token)).await;
+            let outcome = world
+                .guest()
+                .send(way, &world.get(way, "n.test", "/").bearer(&token))
+                .await;
             let context = format!("{way:?} {address}");
             assert_not_dialled(&world, mark, &outcome, "address_denied", &context);
         }
@@ -118,13 +133,18 @@ async fn rebinding_never_reaches_an_address_that_was_not_vetted() {
         let rule = json!({ "host": "turn.test", "ports": [places.tls, places.plain],
             "plaintext": true, "posture": "bump" });
         add_destination(config, rule);
-        add_destination(config, json!({ "host": "turnpass.test", "ports": [places.tls] }));
+        add_destination(
+            config,
+            json!({ "host": "turnpass.test", "ports": [places.tls] }),
+        );
     })
     .await;
     // The same ports on an address that only the second answer gives.
     let caught = Arc::new(AtomicUsize::new(0));
     for port in [world.tls.port(), world.plain.port()] {
-        let trap = TcpListener::bind(("127.0.0.2", port)).await.expect("loopback has 127.0.0.2");
+        let trap = TcpListener::bind(("127.0.0.2", port))
+            .await
+            .expect("loopback has 127.0.0.2");
         let caught = Arc::clone(&caught);
         tokio::spawn(async move {
             while trap.accept().await.is_ok() {
@@ -132,28 +152,58 @@ async fn rebinding_never_reaches_an_address_that_was_not_vetted() {
             }
         });
     }
-    let lists = vec![vec!["127.0.0.1".parse().unwrap()], vec!["127.0.0.2".parse().unwrap()]];
-    world.dns.set("turn.test", DnsAnswer::Alternating(lists.clone()));
-    world.dns.set("turnpass.test", DnsAnswer::Alternating(lists));
+    let lists = vec![
+        vec!["127.0.0.1".parse().unwrap()],
+        vec!["127.0.0.2".parse().unwrap()],
+    ];
+    world
+        .dns
+        .set("turn.test", DnsAnswer::Alternating(lists.clone()));
+    world
+        .dns
+        .set("turnpass.test", DnsAnswer::Alternating(lists));
     let (_, token) = world.session();
     let guest = world.guest().with_proxy_token(&token);
     let mut verdicts = [0, 0];
     for _ in 0..6 {
         for way in Way::ALL {
             let mark = world.mark();
-            match guest.send(way, &world.get(way, "turn.test", "/").bearer(&token)).await {
+            match guest
+                .send(way, &world.get(way, "turn.test", "/").bearer(&token))
+                .await
+            {
                 // The certificate does not have this name: reached, by the vetted address, is enough.
-                Outcome::Answered(answer) if answer.reason() != Some("address_denied") => verdicts[0] += 1,
+                Outcome::Answered(answer) if answer.reason() != Some("address_denied") => {
+                    verdicts[0] += 1
+                }
                 outcome => {
                     verdicts[1] += 1;
-                    assert_not_dialled(&world, mark, &outcome, "address_denied", &format!("{way:?}"));
+                    assert_not_dialled(
+                        &world,
+                        mark,
+                        &outcome,
+                        "address_denied",
+                        &format!("{way:?}"),
+                    );
                 }
             }
         }
-        let _ = guest.send(Way::TunnelH1, &world.get(Way::TunnelH1, "turnpass.test", "/")).await;
+        let _ = guest
+            .send(
+                Way::TunnelH1,
+                &world.get(Way::TunnelH1, "turnpass.test", "/"),
+            )
+            .await;
     }
-    assert_eq!(caught.load(Ordering::SeqCst), 0, "the unvetted address was dialled");
-    assert!(verdicts[0] > 0 && verdicts[1] > 0, "both answers were met: {verdicts:?}");
+    assert_eq!(
+        caught.load(Ordering::SeqCst),
+        0,
+        "the unvetted address was dialled"
+    );
+    assert!(
+        verdicts[0] > 0 && verdicts[1] > 0,
+        "both answers were met: {verdicts:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -166,8 +216,15 @@ async fn of_several_addresses_only_the_allowed_ones_are_dialled() {
     for way in Way::ALL {
         let begin = Instant::now();
         let req = world.get(way, "a.test", "/").bearer(&token);
-        assert_eq!(world.guest().send(way, &req).await.answered().status, 200, "{way:?}");
-        assert!(begin.elapsed() < Duration::from_millis(1500), "{way:?}: a denied address was tried");
+        assert_eq!(
+            world.guest().send(way, &req).await.answered().status,
+            200,
+            "{way:?}"
+        );
+        assert!(
+            begin.elapsed() < Duration::from_millis(1500),
+            "{way:?}: a denied address was tried"
+        );
     }
 }
 
@@ -186,7 +243,13 @@ async fn a_dead_or_lying_resolver_closes() {
                 req = world.get(way, "n.test", "/").bearer(&token);
             }
             let outcome = within(15, host, world.guest().send(way, &req)).await;
-            assert_not_dialled(&world, mark, &outcome, "name_not_resolved", &format!("{way:?} {host}"));
+            assert_not_dialled(
+                &world,
+                mark,
+                &outcome,
+                "name_not_resolved",
+                &format!("{way:?} {host}"),
+            );
         }
     }
 }
@@ -204,7 +267,13 @@ async fn a_silent_resolver_is_answered_for_in_time() {
     let mark = world.mark();
     for attempt in tries {
         let (way, outcome) = within(12, "a verdict", attempt).await.unwrap();
-        assert_not_dialled(&world, mark, &outcome, "name_not_resolved", &format!("{way:?}"));
+        assert_not_dialled(
+            &world,
+            mark,
+            &outcome,
+            "name_not_resolved",
+            &format!("{way:?}"),
+        );
     }
 }
 
@@ -222,12 +291,18 @@ async fn a_name_in_the_hosts_table_is_not_asked_for() {
     for way in Way::ALL {
         for host in ["n.test", "a.test"] {
             let req = world.get(way, host, "/").bearer(&token);
-            assert_eq!(world.guest().send(way, &req).await.answered().status, 200, "{way:?}");
+            assert_eq!(
+                world.guest().send(way, &req).await.answered().status,
+                200,
+                "{way:?}"
+            );
         }
     }
     assert_eq!(world.dns.queries(), []);
     let mark = world.mark();
-    let req = world.get(Way::AbsoluteForm, "inside.test", "/").bearer(&token);
+    let req = world
+        .get(Way::AbsoluteForm, "inside.test", "/")
+        .bearer(&token);
     let outcome = world.guest().send(Way::AbsoluteForm, &req).await;
     world.assert_denied(mark, &outcome, "address_denied", "hosts table");
 }

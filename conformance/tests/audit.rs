@@ -33,7 +33,10 @@ async fn every_decision_leaves_exactly_one_record() {
             .unwrap_or_else(|| panic!("{context}: no record: {:#?}", world.records_since(mark)));
             assert_eq!(found.len(), 1, "{context}: {found:#?}");
             let one = &found[0];
-            assert!(record::names(one, host) && record::names(one, &id), "{context}: {one:#}");
+            assert!(
+                record::names(one, host) && record::names(one, &id),
+                "{context}: {one:#}"
+            );
             assert_eq!(record::reason(one), denied, "{context}: {one:#}");
             let injected = (host == "a.test").then_some("k1");
             assert_eq!(record::injected(one), injected, "{context}: {one:#}");
@@ -71,7 +74,10 @@ async fn a_full_audit_disk_stops_credentialed_requests_and_loses_nothing() {
         return;
     };
     for way in Way::ALL {
-        let answer = world.guest().send(way, &world.get(way, "a.test", "/").bearer(&token)).await;
+        let answer = world
+            .guest()
+            .send(way, &world.get(way, "a.test", "/").bearer(&token))
+            .await;
         assert_eq!(answer.answered().status, 200, "{way:?}");
     }
     let file = native.state().join("audit/audit.jsonl");
@@ -90,8 +96,15 @@ async fn a_full_audit_disk_stops_credentialed_requests_and_loses_nothing() {
     assert!(refused, "requests go on without a record");
     for way in Way::ALL {
         let before = world.seen();
-        let outcome = world.guest().send(way, &world.get(way, "a.test", "/").bearer(&token)).await;
-        assert_eq!(outcome.reason(), Some("audit_unavailable"), "{way:?}: {outcome:?}");
+        let outcome = world
+            .guest()
+            .send(way, &world.get(way, "a.test", "/").bearer(&token))
+            .await;
+        assert_eq!(
+            outcome.reason(),
+            Some("audit_unavailable"),
+            "{way:?}: {outcome:?}"
+        );
         assert_eq!(world.seen(), before, "{way:?}: sent all the same");
     }
     native.limit_file_size(None);
@@ -109,7 +122,9 @@ async fn a_full_audit_disk_stops_credentialed_requests_and_loses_nothing() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     let records = world.plane().audit_records();
     assert!(
-        records.iter().any(|one| record::reason(one) == Some("audit_unavailable")),
+        records
+            .iter()
+            .any(|one| record::reason(one) == Some("audit_unavailable")),
         "the refusals are on record once there is room"
     );
     let verify = native.command(&["audit", "verify"]);
@@ -122,11 +137,17 @@ async fn the_chain_verifies_and_any_edit_is_found() {
     let (_, token) = world.session();
     for way in Way::ALL {
         for host in ["a.test", "x.test"] {
-            let _ = world.guest().send(way, &world.get(way, host, "/").bearer(&token)).await;
+            let _ = world
+                .guest()
+                .send(way, &world.get(way, host, "/").bearer(&token))
+                .await;
         }
     }
     world.plane().begin_stop();
-    assert_eq!(world.plane_mut().wait(Duration::from_secs(8)).code(), Some(0));
+    assert_eq!(
+        world.plane_mut().wait(Duration::from_secs(8)).code(),
+        Some(0)
+    );
     let Some(native) = world.plane().native() else {
         return;
     };
@@ -146,7 +167,11 @@ async fn the_chain_verifies_and_any_edit_is_found() {
     let mut swapped = lines.clone();
     swapped.swap(1, 2);
     let swapped: String = swapped.iter().map(|line| format!("{line}\n")).collect();
-    for (what, text) in [("an edit", edited), ("a gap", without_second), ("a swap", swapped)] {
+    for (what, text) in [
+        ("an edit", edited),
+        ("a gap", without_second),
+        ("a swap", swapped),
+    ] {
         assert_ne!(text, good, "{what}: the test changes something");
         std::fs::write(&file, text).unwrap();
         assert_ne!(verify().code, Some(0), "{what} went unnoticed");
@@ -161,7 +186,9 @@ async fn a_request_that_the_client_abandons_is_on_record() {
     let (id, token) = world.session();
     for way in Way::ALL {
         let mark = world.mark();
-        let req = world.get(way, "a.test", "/sse?n=1000&every_ms=10").bearer(&token);
+        let req = world
+            .get(way, "a.test", "/sse?n=1000&every_ms=10")
+            .bearer(&token);
         let mut channel = world.guest().open(way, &req).await.expect("a connection");
         let mut stream = channel.start(&req).await.expect("a head");
         stream.next().await.expect("an event");
@@ -169,7 +196,9 @@ async fn a_request_that_the_client_abandons_is_on_record() {
         drop(channel);
         let found = eventually(Duration::from_secs(5), || {
             let records = world.records_since(mark);
-            records.into_iter().find(|one| record::names(one, "/sse") && record::names(one, &id))
+            records
+                .into_iter()
+                .find(|one| record::names(one, "/sse") && record::names(one, &id))
         });
         assert!(found.await.is_some(), "{way:?}: no record of it");
     }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use outgate_conformance::{
-    Channel, K1, Outcome, Req, TlsOptions, Way, World, destination, hello::{Hello, client_hello},
+    Channel, K1, Outcome, Req, TlsOptions, Way, World, destination,
+    hello::{Hello, client_hello},
     raw, within,
 };
 use serde_json::json;
@@ -29,7 +30,11 @@ async fn a_request_for_one_host_never_says_another_in_its_host_field() {
             let context = format!("{way:?} {host} says {said}");
             // HTTP/2 carries `:authority` in the target, and an unreadable one has its own code.
             let literal = said == "127.0.0.1" && way == Way::TunnelH2;
-            let code = if literal { "ip_literal" } else { "authority_mismatch" };
+            let code = if literal {
+                "ip_literal"
+            } else {
+                "authority_mismatch"
+            };
             world.assert_denied(mark, &outcome, code, &context);
         }
     }
@@ -45,7 +50,9 @@ async fn a_later_request_on_the_connection_is_held_to_the_same_host() {
         let mut channel = world.guest().open(way, &good).await.expect("a tunnel");
         assert_eq!(channel.send(&good).await.answered().status, 200);
         let mark = world.mark();
-        let spoofed = good.clone().authority(&format!("a.test:{}", world.tls.port()));
+        let spoofed = good
+            .clone()
+            .authority(&format!("a.test:{}", world.tls.port()));
         let outcome = channel.send(&spoofed).await;
         world.assert_denied(mark, &outcome, "authority_mismatch", &format!("{way:?}"));
     }
@@ -86,7 +93,10 @@ async fn a_server_name_other_than_the_tunnels_host_ends_the_handshake() {
             let req = world.get(way, host, "/").bearer(&token).sni(sni);
             let outcome = guest.send(way, &req).await;
             let context = format!("{way:?} {host} with SNI {sni}");
-            assert!(matches!(outcome, Outcome::HandshakeFailed(_)), "{context}: {outcome:?}");
+            assert!(
+                matches!(outcome, Outcome::HandshakeFailed(_)),
+                "{context}: {outcome:?}"
+            );
             world.assert_audited(mark, "server_name_mismatch", &context);
             world.assert_nothing_sent(mark, &context);
         }
@@ -105,7 +115,9 @@ async fn a_tunnel_without_a_server_name_is_refused() {
             .connect(&format!("{host}:{}", world.tls.port()))
             .await
             .expect("a tunnel");
-        let outcome = guest.handshake(stream, &TlsOptions::new("", "http/1.1")).await;
+        let outcome = guest
+            .handshake(stream, &TlsOptions::new("", "http/1.1"))
+            .await;
         assert!(outcome.is_err(), "{host}");
         world.assert_audited(mark, "server_name_missing", host);
         world.assert_nothing_sent(mark, host);
@@ -116,24 +128,54 @@ async fn a_tunnel_without_a_server_name_is_refused() {
 async fn hand_built_hellos_get_the_verdict_of_their_only_reading() {
     let world = World::configured(|config, _| {
         destination(config, "n.test")["posture"] = json!("pass-through");
-        destination(config, "n.test").as_object_mut().unwrap().remove("plaintext");
+        destination(config, "n.test")
+            .as_object_mut()
+            .unwrap()
+            .remove("plaintext");
         destination(config, "n.test")["encrypted_client_hello"] = json!(true);
     })
     .await;
     let (_, token) = world.session();
     let guest = world.guest().with_proxy_token(&token);
-    let named = |name: &'static [u8]| Hello { server_name: Some(name), ..Hello::default() };
+    let named = |name: &'static [u8]| Hello {
+        server_name: Some(name),
+        ..Hello::default()
+    };
     for (host, hello, code) in [
         ("pass.test", named(b"pass.test"), None),
         ("pass.test", named(b"PASS.test"), None),
-        ("pass.test", Hello { padding: 4000, ..named(b"pass.test") }, None),
-        ("pass.test", Hello { record_size: 40, ..named(b"pass.test") }, None),
         (
             "pass.test",
-            Hello { encrypted_client_hello: true, ..named(b"pass.test") },
+            Hello {
+                padding: 4000,
+                ..named(b"pass.test")
+            },
+            None,
+        ),
+        (
+            "pass.test",
+            Hello {
+                record_size: 40,
+                ..named(b"pass.test")
+            },
+            None,
+        ),
+        (
+            "pass.test",
+            Hello {
+                encrypted_client_hello: true,
+                ..named(b"pass.test")
+            },
             Some("encrypted_client_hello"),
         ),
-        ("n.test", Hello { encrypted_client_hello: true, ..named(b"n.test") }, None),
+        (
+            "n.test",
+            Hello {
+                encrypted_client_hello: true,
+                ..named(b"n.test")
+            },
+            None,
+        ),
         ("pass.test", named(b"a.test"), Some("server_name_mismatch")),
         ("pass.test", Hello::default(), Some("server_name_missing")),
         ("pass.test", named(b"pass.test\0.x.test"), Some("")),
@@ -141,7 +183,10 @@ async fn hand_built_hellos_get_the_verdict_of_their_only_reading() {
         ("pass.test", named(b""), Some("")),
         (
             "pass.test",
-            Hello { second_server_name: Some(b"a.test"), ..named(b"pass.test") },
+            Hello {
+                second_server_name: Some(b"a.test"),
+                ..named(b"pass.test")
+            },
             Some(""),
         ),
     ] {
@@ -157,7 +202,10 @@ async fn hand_built_hellos_get_the_verdict_of_their_only_reading() {
         match code {
             // ServerHello, or an alert of the upstream about the hand-made key share: its answer, either way.
             None => {
-                assert!(!answer.is_empty(), "{context}: the upstream's answer is carried");
+                assert!(
+                    !answer.is_empty(),
+                    "{context}: the upstream's answer is carried"
+                );
                 assert_eq!(world.tls.connections(), before + 1, "{context}");
             }
             Some(code) => {
@@ -188,7 +236,10 @@ async fn a_hello_in_single_bytes_is_read_all_the_same() {
                 tls12_only,
                 ..TlsOptions::new(host, "http/1.1")
             };
-            let tls = guest.handshake(stream, &options).await.expect("a handshake");
+            let tls = guest
+                .handshake(stream, &options)
+                .await
+                .expect("a handshake");
             let req = world.get(Way::TunnelH1, host, "/").bearer(&token);
             let answer = Channel::h1_in_tunnel(tls.io).send(&req).await.answered();
             assert_eq!(answer.status, 200, "{host}");
@@ -213,9 +264,9 @@ async fn targets_and_hosts_with_two_readings_are_refused() {
         format!("GET //a.test:{port}/ HTTP/1.1\r\nhost: a.test:{port}\r\n"),
         format!("GET http://a.test:{port}\\@x.test/ HTTP/1.1\r\nhost: a.test:{port}\r\n"),
         format!("CONNECT http://a.test:{tls}/ HTTP/1.1\r\nhost: a.test:{tls}\r\n"),
-        format!("CONNECT a.test HTTP/1.1\r\nhost: a.test\r\n"),
-        format!("CONNECT a.test:0 HTTP/1.1\r\nhost: a.test:0\r\n"),
-        format!("CONNECT a.test:65536 HTTP/1.1\r\nhost: a.test:65536\r\n"),
+        "CONNECT a.test HTTP/1.1\r\nhost: a.test\r\n".to_owned(),
+        "CONNECT a.test:0 HTTP/1.1\r\nhost: a.test:0\r\n".to_owned(),
+        "CONNECT a.test:65536 HTTP/1.1\r\nhost: a.test:65536\r\n".to_owned(),
         format!("CONNECT a.test:{tls}:{tls} HTTP/1.1\r\nhost: a.test:{tls}\r\n"),
         format!("CONNECT a.test:{tls}/ HTTP/1.1\r\nhost: a.test:{tls}\r\n"),
     ];
@@ -226,12 +277,18 @@ async fn targets_and_hosts_with_two_readings_are_refused() {
         let answer = raw::exchange(proxy, bytes.as_bytes(), Duration::from_secs(5)).await;
         let answer = answer.unwrap_or_else(|| panic!("no answer: {head}"));
         assert!((400..500).contains(&answer.status), "{head}: {answer:?}");
-        world.assert_audited(mark, answer.reason().expect("a reason"), &head);
+        world.assert_audited(
+            mark,
+            answer
+                .reason()
+                .unwrap_or_else(|| panic!("no reason: {head}")),
+            &head,
+        );
         world.assert_nothing_sent(mark, &head);
     }
     let in_tunnel = [
         format!("GET http://x.test/ HTTP/1.1\r\nhost: a.test:{tls}\r\n"),
-        format!("GET https://x.test/ HTTP/1.1\r\nhost: x.test\r\n"),
+        "GET https://x.test/ HTTP/1.1\r\nhost: x.test\r\n".to_owned(),
         format!("GET http://a.test:{tls}/ HTTP/1.1\r\nhost: a.test:{tls}\r\n"),
         format!("GET / HTTP/1.1\r\nhost: a.test:{tls}\r\nhost: x.test\r\n"),
         "GET / HTTP/1.1\r\n".to_owned(),
@@ -247,10 +304,18 @@ async fn targets_and_hosts_with_two_readings_are_refused() {
             .await
             .expect("a tunnel")
             .into_h1();
-        h1.write(format!("{head}{auth}\r\n").as_bytes()).await.unwrap();
+        h1.write(format!("{head}{auth}\r\n").as_bytes())
+            .await
+            .unwrap();
         let answer = within(5, &head, h1.read_response("GET")).await.unwrap();
         assert!((400..500).contains(&answer.status), "{head}: {answer:?}");
-        world.assert_audited(mark, answer.reason().expect("a reason"), &head);
+        world.assert_audited(
+            mark,
+            answer
+                .reason()
+                .unwrap_or_else(|| panic!("no reason: {head}")),
+            &head,
+        );
         world.assert_nothing_sent(mark, &head);
     }
 }
@@ -259,11 +324,15 @@ async fn targets_and_hosts_with_two_readings_are_refused() {
 async fn bytes_sent_along_with_the_connect_are_the_tunnels_first() {
     let world = World::new().await;
     let (_, token) = world.session();
-    let hello = client_hello(&Hello { server_name: Some(b"x.test"), ..Hello::default() });
+    let hello = client_hello(&Hello {
+        server_name: Some(b"x.test"),
+        ..Hello::default()
+    });
     let mark = world.mark();
     let mut stream = world.guest().with_proxy_token(&token).dial().await.unwrap();
     let port = world.tls.port();
-    let mut bytes = format!("CONNECT a.test:{port} HTTP/1.1\r\nhost: a.test:{port}\r\n\r\n").into_bytes();
+    let mut bytes =
+        format!("CONNECT a.test:{port} HTTP/1.1\r\nhost: a.test:{port}\r\n\r\n").into_bytes();
     bytes.extend(hello);
     stream.write_all(&bytes).await.unwrap();
     let (_, closed) = raw::drain(&mut stream, Duration::from_secs(4)).await;
@@ -273,8 +342,13 @@ async fn bytes_sent_along_with_the_connect_are_the_tunnels_first() {
     // And none of it is taken for a second proxy request.
     let mark = world.mark();
     let mut stream = world.guest().dial().await.unwrap();
-    let smuggled = format!("GET http://n.test:{}/smuggled HTTP/1.1\r\nhost: n.test\r\n\r\n", world.plain.port());
-    let bytes = format!("CONNECT tlsonly.test:{port} HTTP/1.1\r\nhost: tlsonly.test:{port}\r\n\r\n{smuggled}");
+    let smuggled = format!(
+        "GET http://n.test:{}/smuggled HTTP/1.1\r\nhost: n.test\r\n\r\n",
+        world.plain.port()
+    );
+    let bytes = format!(
+        "CONNECT tlsonly.test:{port} HTTP/1.1\r\nhost: tlsonly.test:{port}\r\n\r\n{smuggled}"
+    );
     stream.write_all(bytes.as_bytes()).await.unwrap();
     let (_, closed) = raw::drain(&mut stream, Duration::from_secs(4)).await;
     assert!(closed);
@@ -286,16 +360,32 @@ async fn on_http2_host_and_authority_agree_or_the_request_is_refused() {
     let world = World::new().await;
     let (_, token) = world.session();
     let mark = world.mark();
-    let req = world.get(Way::TunnelH2, "a.test", "/").bearer(&token).header("host", "x.test");
+    let req = world
+        .get(Way::TunnelH2, "a.test", "/")
+        .bearer(&token)
+        .header("host", "x.test");
     let outcome = world.guest().send(Way::TunnelH2, &req).await;
     match &outcome {
         Outcome::Answered(_) => {
-            world.assert_denied(mark, &outcome, "authority_mismatch", "host beside :authority");
+            world.assert_denied(
+                mark,
+                &outcome,
+                "authority_mismatch",
+                "host beside :authority",
+            );
         }
         _ => world.assert_nothing_sent(mark, "host beside :authority"),
     }
     let same = Req::get("a.test", world.tls.port(), "/")
         .bearer(&token)
         .header("host", &format!("a.test:{}", world.tls.port()));
-    assert_eq!(world.guest().send(Way::TunnelH2, &same).await.answered().status, 200);
+    assert_eq!(
+        world
+            .guest()
+            .send(Way::TunnelH2, &same)
+            .await
+            .answered()
+            .status,
+        200
+    );
 }

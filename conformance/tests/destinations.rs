@@ -20,8 +20,15 @@ async fn an_empty_policy_lets_nothing_out() {
     let guest = world.guest().with_proxy_token(&token);
     for way in Way::ALL {
         let mark = world.mark();
-        let outcome = guest.send(way, &world.get(way, "a.test", "/").bearer(&token)).await;
-        world.assert_denied(mark, &outcome, "destination_not_allowed", &format!("{way:?}"));
+        let outcome = guest
+            .send(way, &world.get(way, "a.test", "/").bearer(&token))
+            .await;
+        world.assert_denied(
+            mark,
+            &outcome,
+            "destination_not_allowed",
+            &format!("{way:?}"),
+        );
     }
     assert_eq!(world.dns.queries(), []);
     assert_eq!(world.tls.connections() + world.plain.connections(), 0);
@@ -36,13 +43,19 @@ async fn an_unlisted_host_is_refused_and_neither_resolved_nor_dialled() {
         for guest in &guests {
             for host in ["x.test", "c2VjcmV0.x.test", "test", "a.test.x.test"] {
                 let mark = world.mark();
-                let outcome = guest.send(way, &world.get(way, host, "/").bearer(&token)).await;
+                let outcome = guest
+                    .send(way, &world.get(way, host, "/").bearer(&token))
+                    .await;
                 let context = format!("{way:?} {host}");
                 world.assert_denied(mark, &outcome, "destination_not_allowed", &context);
             }
         }
     }
-    assert!(!world.dns.was_asked_for("x.test"), "{:?}", world.dns.queries());
+    assert!(
+        !world.dns.was_asked_for("x.test"),
+        "{:?}",
+        world.dns.queries()
+    );
     assert_eq!(world.tls.connections() + world.plain.connections(), 0);
 }
 
@@ -54,7 +67,12 @@ async fn a_rule_for_a_name_covers_none_of_its_subdomains() {
         let mark = world.mark();
         let req = world.get(way, "sub.a.test", "/").bearer(&token);
         let outcome = world.guest().send(way, &req).await;
-        world.assert_denied(mark, &outcome, "destination_not_allowed", &format!("{way:?}"));
+        world.assert_denied(
+            mark,
+            &outcome,
+            "destination_not_allowed",
+            &format!("{way:?}"),
+        );
     }
 }
 
@@ -80,7 +98,10 @@ async fn a_wildcard_covers_exactly_one_label() {
                 let outcome = absolute(&world, &target, &token).await;
                 world.assert_denied(mark, &outcome, code, &context);
             } else {
-                let refused = world.guest().connect(&format!("{host}:{}", world.tls.port())).await;
+                let refused = world
+                    .guest()
+                    .connect(&format!("{host}:{}", world.tls.port()))
+                    .await;
                 let outcome = refused.expect_err(&context);
                 world.assert_denied(mark, &outcome, code, &context);
             }
@@ -104,7 +125,14 @@ async fn absolute(world: &World, authority: &str, token: &str) -> Outcome {
 
 #[test]
 fn a_wildcard_over_a_public_suffix_is_refused_at_load() {
-    for host in ["*.com", "*.co.uk", "*.github.io", "*", "*.*.example.org", "a*.example.org"] {
+    for host in [
+        "*.com",
+        "*.co.uk",
+        "*.github.io",
+        "*",
+        "*.*.example.org",
+        "a*.example.org",
+    ] {
         let config = json!({ "version": 1, "destinations": [{ "host": host }] });
         let output = Gateway::check(&config);
         assert_eq!(output.code, Some(1), "{host}: {output:?}");
@@ -123,7 +151,12 @@ async fn another_port_than_the_rules_is_refused() {
             let mark = world.mark();
             let refused = guest.connect(&format!("{host}:{port}")).await;
             let outcome = refused.expect_err("a refusal");
-            world.assert_denied(mark, &outcome, "port_not_allowed", &format!("{host}:{port}"));
+            world.assert_denied(
+                mark,
+                &outcome,
+                "port_not_allowed",
+                &format!("{host}:{port}"),
+            );
         }
         let mark = world.mark();
         let req = Req::get("a.test", port, "/").bearer(&token);
@@ -139,8 +172,15 @@ async fn every_spelling_of_an_allowed_name_is_the_same_name() {
     let (_, token) = world.session();
     for spelling in ["a.test", "A.TEST", "a.Test", "a.test."] {
         for way in Way::ALL {
-            let req = Req { sni: Some("a.test".into()), ..world.get(way, spelling, "/") };
-            let answer = world.guest().send(way, &req.bearer(&token)).await.answered();
+            let req = Req {
+                sni: Some("a.test".into()),
+                ..world.get(way, spelling, "/")
+            };
+            let answer = world
+                .guest()
+                .send(way, &req.bearer(&token))
+                .await
+                .answered();
             assert_eq!(answer.status, 200, "{way:?} {spelling}: {}", answer.text());
             let authority = world.origin(way).last().authority;
             assert_eq!(
@@ -177,9 +217,17 @@ async fn names_with_a_second_reading_are_refused() {
         let answer = raw::exchange(proxy, head.as_bytes(), limit).await;
         let answer = answer.unwrap_or_else(|| panic!("no answer for CONNECT {host:?}"));
         assert!((400..500).contains(&answer.status), "{host:?}: {answer:?}");
-        world.assert_audited(mark, answer.reason().expect("a reason"), host);
+        world.assert_audited(
+            mark,
+            answer
+                .reason()
+                .unwrap_or_else(|| panic!("no reason: {host:?}")),
+            host,
+        );
         let port = world.plain.port();
-        let answer = absolute(&world, &format!("{host}:{port}"), &token).await.answered();
+        let answer = absolute(&world, &format!("{host}:{port}"), &token)
+            .await
+            .answered();
         assert!((400..500).contains(&answer.status), "{host:?}: {answer:?}");
         assert!(answer.reason().is_some(), "{host:?}: {answer:?}");
         world.assert_nothing_sent(mark, host);
@@ -208,7 +256,10 @@ async fn no_spelling_of_an_address_is_a_destination() {
         "169.254.169.254",
     ] {
         let mark = world.mark();
-        let refused = world.guest().connect(&format!("{host}:{}", world.tls.port())).await;
+        let refused = world
+            .guest()
+            .connect(&format!("{host}:{}", world.tls.port()))
+            .await;
         let outcome = refused.expect_err(host);
         world.assert_denied(mark, &outcome, "ip_literal", host);
         let mark = world.mark();
@@ -238,7 +289,9 @@ async fn the_gateway_never_dials_its_own_listener() {
     let guest = world.guest().with_proxy_token(&token);
     for host in ["own-bump.test", "own-pass.test"] {
         let mark = world.mark();
-        let outcome = guest.send(Way::TunnelH1, &Req::get(host, port, "/").bearer(&token)).await;
+        let outcome = guest
+            .send(Way::TunnelH1, &Req::get(host, port, "/").bearer(&token))
+            .await;
         assert_tunnel_denied(&world, mark, &outcome, "address_denied", host);
     }
     let mark = world.mark();
@@ -270,7 +323,9 @@ async fn plain_http_is_refused_where_the_rule_serves_only_tls() {
     let (_, token) = world.session();
     let guest = world.guest().with_proxy_token(&token);
     let mark = world.mark();
-    let req = world.get(Way::AbsoluteForm, "tlsonly.test", "/").bearer(&token);
+    let req = world
+        .get(Way::AbsoluteForm, "tlsonly.test", "/")
+        .bearer(&token);
     let outcome = guest.send(Way::AbsoluteForm, &req).await;
     world.assert_denied(mark, &outcome, "plaintext_not_allowed", "absolute-form");
     // The same in a tunnel: port 443 that does not speak TLS.
@@ -302,7 +357,10 @@ async fn plain_http_inside_a_tunnel_is_judged_like_any_other_request() {
         ("rules.test", Some(&token), Some("path_not_allowed")),
     ] {
         let mark = world.mark();
-        let tunnel = guest.connect(&format!("{host}:{port}")).await.expect("a tunnel");
+        let tunnel = guest
+            .connect(&format!("{host}:{port}"))
+            .await
+            .expect("a tunnel");
         let mut channel = outgate_conformance::Channel::h1_in_tunnel(Box::new(tunnel));
         let req = Req::get(host, port, "/");
         let req = auth.map_or(req.clone(), |token| req.bearer(token));
@@ -327,7 +385,12 @@ async fn deny_all_switches_one_destination_off() {
         let mark = world.mark();
         let req = world.get(way, "n.test", "/").bearer(&token);
         let outcome = world.guest().send(way, &req).await;
-        world.assert_denied(mark, &outcome, "destination_not_allowed", &format!("{way:?}"));
+        world.assert_denied(
+            mark,
+            &outcome,
+            "destination_not_allowed",
+            &format!("{way:?}"),
+        );
     }
 }
 
@@ -340,9 +403,14 @@ async fn one_gateway_serves_bump_and_pass_through_at_once() {
         roots: outgate_testkit::certs::roots_from_pem([world.ca.pem()]).roots,
     };
     let trusts_upstream = Guest::new(world.plane().proxy(), origin_ca).with_proxy_token(&token);
-    let pass = world.get(Way::TunnelH2, "pass.test", "/").bearer("its-own-key");
+    let pass = world
+        .get(Way::TunnelH2, "pass.test", "/")
+        .bearer("its-own-key");
     let answer = trusts_upstream.send(Way::TunnelH2, &pass).await.answered();
-    assert_eq!(answer.status, 200, "pass-through shows the upstream's own certificate");
+    assert_eq!(
+        answer.status, 200,
+        "pass-through shows the upstream's own certificate"
+    );
     assert_eq!(
         world.tls.last().headers.get("authorization"),
         Some("Bearer its-own-key"),
@@ -354,5 +422,8 @@ async fn one_gateway_serves_bump_and_pass_through_at_once() {
         matches!(outcome, Outcome::HandshakeFailed(_)),
         "bump shows a minted leaf: {outcome:?}"
     );
-    assert_eq!(guest.send(Way::TunnelH2, &bump).await.answered().status, 200);
+    assert_eq!(
+        guest.send(Way::TunnelH2, &bump).await.answered().status,
+        200
+    );
 }

@@ -24,11 +24,23 @@ async fn the_guests_own_credentials_are_replaced_never_merged() {
         let answer = guest.send(way, &req).await.answered();
         assert_eq!(answer.status, 200, "{way:?}: {}", answer.text());
         let seen = world.origin(way).last();
-        assert_eq!(seen.headers.all("x-api-key").collect::<Vec<_>>(), [K1], "{way:?}");
-        for name in ["authorization", "proxy-authorization", "api-key", "x-goog-api-key"] {
+        assert_eq!(
+            seen.headers.all("x-api-key").collect::<Vec<_>>(),
+            [K1],
+            "{way:?}"
+        );
+        for name in [
+            "authorization",
+            "proxy-authorization",
+            "api-key",
+            "x-goog-api-key",
+        ] {
             assert_eq!(seen.headers.get(name), None, "{way:?} {name}");
         }
-        assert!(!seen.mentions("mine") && !seen.mentions("bWluZ"), "{way:?}: {seen:?}");
+        assert!(
+            !seen.mentions("mine") && !seen.mentions("bWluZ"),
+            "{way:?}: {seen:?}"
+        );
         assert!(!seen.mentions(&token), "{way:?}: {seen:?}");
         assert_eq!(seen.headers.get("x-other"), Some("kept"), "{way:?}");
         let records = world.assert_audited(mark, "k1", &format!("{way:?}"));
@@ -40,7 +52,11 @@ async fn the_guests_own_credentials_are_replaced_never_merged() {
 async fn a_guests_own_key_without_a_token_goes_nowhere() {
     let world = World::new().await;
     for way in Way::ALL {
-        for (name, value) in [("authorization", "Bearer mine"), ("x-api-key", "mine"), ("authorization", "Basic bWluZTptaW5l")] {
+        for (name, value) in [
+            ("authorization", "Bearer mine"),
+            ("x-api-key", "mine"),
+            ("authorization", "Basic bWluZTptaW5l"),
+        ] {
             let mark = world.mark();
             let req = world.get(way, "a.test", "/").header(name, value);
             let outcome = world.guest().send(way, &req).await;
@@ -62,21 +78,34 @@ async fn every_form_puts_the_credential_in_its_place() {
             ("a.test", "x-api-key", K1.to_owned()),
             ("b.test", "authorization", format!("Bearer {K2}")),
             ("n.test", "x-custom", format!("Key {K2}; v=1")),
-            ("basic.test", "authorization", "Basic cm9ib3Q6azEtbGl2ZS1RN2Yzdk4wcFh6MkxyVDh3WWI1ZQ==".to_owned()),
+            (
+                "basic.test",
+                "authorization",
+                "Basic cm9ib3Q6azEtbGl2ZS1RN2Yzdk4wcFh6MkxyVDh3WWI1ZQ==".to_owned(),
+            ),
         ] {
             let req = world.get(way, host, "/").header("x-api-key", &token);
             let answer = world.guest().send(way, &req).await.answered();
             assert_eq!(answer.status, 200, "{way:?} {host}: {}", answer.text());
             let seen = world.tls.last();
-            assert_eq!(seen.headers.all(name).collect::<Vec<_>>(), [value], "{way:?} {host}");
+            assert_eq!(
+                seen.headers.all(name).collect::<Vec<_>>(),
+                [value],
+                "{way:?} {host}"
+            );
             assert!(!seen.mentions(&token));
         }
-        let req = world.get(way, "query.test", "/p?key=theirs&a=b").bearer(&token);
+        let req = world
+            .get(way, "query.test", "/p?key=theirs&a=b")
+            .bearer(&token);
         let outcome = world.guest().send(way, &req).await.answered();
         assert_eq!(outcome.status, 200, "{way:?}: {}", outcome.text());
         let target = world.tls.last().target;
         assert_eq!(target.matches("key=").count(), 1, "{target}");
-        assert!(target.contains(&format!("key={K1}")) && target.contains("a=b"), "{target}");
+        assert!(
+            target.contains(&format!("key={K1}")) && target.contains("a=b"),
+            "{target}"
+        );
     }
 }
 
@@ -85,7 +114,11 @@ async fn a_token_in_the_url_never_leaves() {
     let world = World::new().await;
     let (_, token) = world.session();
     for way in Way::ALL {
-        for path in [format!("/?key={token}"), format!("/x/{token}/y"), format!("/?a=b&x%2Dtoken={token}")] {
+        for path in [
+            format!("/?key={token}"),
+            format!("/x/{token}/y"),
+            format!("/?a=b&x%2Dtoken={token}"),
+        ] {
             let mark = world.mark();
             let req = world.get(way, "a.test", &path).bearer(&token);
             let outcome = world.guest().send(way, &req).await;
@@ -102,10 +135,20 @@ async fn a_session_token_never_reaches_an_upstream_in_any_form() {
     for way in Way::ALL {
         for host in ["a.test", "n.test", "optional.test"] {
             let req = world.get(way, host, "/echo").bearer(&token);
-            assert_eq!(guest.send(way, &req).await.answered().status, 200, "{way:?} {host}");
+            assert_eq!(
+                guest.send(way, &req).await.answered().status,
+                200,
+                "{way:?} {host}"
+            );
             let basic = base64(&format!("user:{token}"));
-            let req = world.get(way, host, "/echo").header("authorization", &format!("Basic {basic}"));
-            assert_eq!(guest.send(way, &req).await.answered().status, 200, "{way:?} {host}");
+            let req = world
+                .get(way, host, "/echo")
+                .header("authorization", &format!("Basic {basic}"));
+            assert_eq!(
+                guest.send(way, &req).await.answered().status,
+                200,
+                "{way:?} {host}"
+            );
         }
     }
     world.assert_no_upstream_saw(&token);
@@ -126,16 +169,40 @@ async fn a_redirect_is_handed_back_and_draws_nothing_elsewhere() {
     for way in Way::ALL {
         let to = format!("http://n.test:{}/echo", world.plain.port());
         let before = world.seen();
-        let req = world.get(way, "a.test", &format!("/redirect?to={to}")).bearer(&token);
+        let req = world
+            .get(way, "a.test", &format!("/redirect?to={to}"))
+            .bearer(&token);
         let answer = world.guest().send(way, &req).await.answered();
-        assert_eq!((answer.status, answer.headers.get("location")), (302, Some(to.as_str())), "{way:?}");
+        assert_eq!(
+            (answer.status, answer.headers.get("location")),
+            (302, Some(to.as_str())),
+            "{way:?}"
+        );
         assert_eq!(world.seen(), before + 1, "{way:?}: the gateway followed");
-        let retry = world.get(Way::AbsoluteForm, "n.test", "/echo").bearer(&token);
-        assert_eq!(world.guest().send(Way::AbsoluteForm, &retry).await.answered().status, 200);
+        let retry = world
+            .get(Way::AbsoluteForm, "n.test", "/echo")
+            .bearer(&token);
+        assert_eq!(
+            world
+                .guest()
+                .send(Way::AbsoluteForm, &retry)
+                .await
+                .answered()
+                .status,
+            200
+        );
         assert!(!world.plain.last().mentions(K1), "{way:?}");
         let mark = world.mark();
-        let outcome = world.guest().send(way, &world.get(way, "x.test", "/echo").bearer(&token)).await;
-        world.assert_denied(mark, &outcome, "destination_not_allowed", &format!("{way:?}"));
+        let outcome = world
+            .guest()
+            .send(way, &world.get(way, "x.test", "/echo").bearer(&token))
+            .await;
+        world.assert_denied(
+            mark,
+            &outcome,
+            "destination_not_allowed",
+            &format!("{way:?}"),
+        );
     }
 }
 
@@ -148,7 +215,15 @@ async fn a_credential_goes_out_in_clear_only_where_the_rule_says_so() {
     let outcome = world.guest().send(Way::AbsoluteForm, &req).await;
     world.assert_denied(mark, &outcome, "credential_over_plaintext", "http");
     let req = world.get(Way::AbsoluteForm, "a.test", "/").bearer(&token);
-    assert_eq!(world.guest().send(Way::AbsoluteForm, &req).await.answered().status, 200);
+    assert_eq!(
+        world
+            .guest()
+            .send(Way::AbsoluteForm, &req)
+            .await
+            .answered()
+            .status,
+        200
+    );
     assert!(world.plain.last().mentions(K1));
     world.assert_no_upstream_saw(K2);
 }
@@ -182,14 +257,24 @@ async fn an_inner_request_outside_the_rule_is_refused_on_an_open_connection() {
         let mut channel = world.guest().open(way, &good).await.expect("a connection");
         assert_eq!(channel.send(&good).await.answered().status, 200);
         let mark = world.mark();
-        let outcome = channel.send(&Req { path: "/v2/x".into(), ..good.clone() }).await;
+        let outcome = channel
+            .send(&Req {
+                path: "/v2/x".into(),
+                ..good.clone()
+            })
+            .await;
         world.assert_denied(mark, &outcome, "path_not_allowed", &format!("{way:?}"));
         let bare = world.get(way, "rules.test", "/v1/x");
         let mut channel = world.guest().open(way, &good).await.expect("a connection");
         assert_eq!(channel.send(&good).await.answered().status, 200);
         let mark = world.mark();
         let outcome = channel.send(&bare).await;
-        world.assert_denied(mark, &outcome, "token_missing", &format!("{way:?}: the token is per request"));
+        world.assert_denied(
+            mark,
+            &outcome,
+            "token_missing",
+            &format!("{way:?}: the token is per request"),
+        );
     }
 }
 
@@ -203,11 +288,18 @@ async fn sessions_on_pooled_connections_are_never_mixed() {
         for index in 0..24 {
             let token = if index % 2 == 0 { &first } else { &second };
             let req = world
-                .get(way, if index % 3 == 0 { "n.test" } else { "a.test" }, &format!("/echo?who={index}"))
+                .get(
+                    way,
+                    if index % 3 == 0 { "n.test" } else { "a.test" },
+                    &format!("/echo?who={index}"),
+                )
                 .bearer(token)
                 .header("x-who", &format!("who-{index}"));
             let guest = world.guest();
-            tasks.push((index, tokio::spawn(async move { guest.send(way, &req).await })));
+            tasks.push((
+                index,
+                tokio::spawn(async move { guest.send(way, &req).await }),
+            ));
         }
         for (index, task) in tasks {
             let answer = within(20, "an answer", task).await.unwrap().answered();
@@ -224,7 +316,13 @@ async fn sessions_on_pooled_connections_are_never_mixed() {
     }
     let records = world.plane().audit_records();
     for id in [first_id, second_id] {
-        assert!(records.iter().filter(|record| record::names(record, &id)).count() >= 36);
+        assert!(
+            records
+                .iter()
+                .filter(|record| record::names(record, &id))
+                .count()
+                >= 36
+        );
     }
 }
 
@@ -243,13 +341,22 @@ async fn a_rotated_credential_file_is_picked_up_without_a_failed_request() {
     let mut channels = Vec::new();
     for way in Way::ALL {
         let req = world.get(way, "n.test", "/").bearer(&token);
-        channels.push((way, req.clone(), world.guest().open(way, &req).await.expect("a connection")));
+        channels.push((
+            way,
+            req.clone(),
+            world.guest().open(way, &req).await.expect("a connection"),
+        ));
     }
     let mut rotated_at = None;
     for round in 0..200 {
         for (way, req, channel) in &mut channels {
             let answer = channel.send(req).await.answered();
-            assert_eq!(answer.status, 200, "{way:?}, round {round}: {}", answer.text());
+            assert_eq!(
+                answer.status,
+                200,
+                "{way:?}, round {round}: {}",
+                answer.text()
+            );
         }
         if round == 3 {
             let next = world.folder.path().join("rotating.next");
@@ -269,7 +376,10 @@ async fn a_rotated_credential_file_is_picked_up_without_a_failed_request() {
     assert!(rotated_at.is_some(), "the new key was never sent");
     for (way, req, channel) in &mut channels {
         assert_eq!(channel.send(req).await.answered().status, 200);
-        assert!(world.origin(*way).last().mentions("new-key-0a1b2c3d4e5f"), "{way:?}: it stays");
+        assert!(
+            world.origin(*way).last().mentions("new-key-0a1b2c3d4e5f"),
+            "{way:?}: it stays"
+        );
     }
     // Lost, it fails closed; back again, it works.
     fs::remove_file(&file).unwrap();
@@ -284,8 +394,16 @@ async fn a_rotated_credential_file_is_picked_up_without_a_failed_request() {
     }
     for way in Way::ALL {
         let mark = world.mark();
-        let outcome = world.guest().send(way, &world.get(way, "n.test", "/").bearer(&token)).await;
-        world.assert_denied(mark, &outcome, "credential_unavailable", &format!("{way:?}"));
+        let outcome = world
+            .guest()
+            .send(way, &world.get(way, "n.test", "/").bearer(&token))
+            .await;
+        world.assert_denied(
+            mark,
+            &outcome,
+            "credential_unavailable",
+            &format!("{way:?}"),
+        );
     }
     for seen in world.tls.seen().iter().chain(&world.plain.seen()) {
         let keys: Vec<_> = seen.headers.all("x-api-key").collect();
@@ -305,9 +423,24 @@ async fn a_credential_that_is_not_there_fails_closed() {
     let (_, token) = world.session();
     for way in Way::ALL {
         let mark = world.mark();
-        let outcome = world.guest().send(way, &world.get(way, "n.test", "/").bearer(&token)).await;
-        world.assert_denied(mark, &outcome, "credential_unavailable", &format!("{way:?}: line breaks in it"));
-        let answer = world.guest().send(way, &world.get(way, "a.test", "/").bearer(&token)).await;
-        assert_eq!(answer.answered().status, 200, "{way:?}: another credential is not touched");
+        let outcome = world
+            .guest()
+            .send(way, &world.get(way, "n.test", "/").bearer(&token))
+            .await;
+        world.assert_denied(
+            mark,
+            &outcome,
+            "credential_unavailable",
+            &format!("{way:?}: line breaks in it"),
+        );
+        let answer = world
+            .guest()
+            .send(way, &world.get(way, "a.test", "/").bearer(&token))
+            .await;
+        assert_eq!(
+            answer.answered().status,
+            200,
+            "{way:?}: another credential is not touched"
+        );
     }
 }

@@ -16,16 +16,28 @@ async fn requests_over_the_sessions_rate_are_refused_with_a_time_to_wait() {
         let (_, other) = world.session();
         let req = world.get(way, "a.test", "/").bearer(&token);
         for index in 0..4 {
-            assert_eq!(world.guest().send(way, &req).await.answered().status, 200, "{way:?} {index}");
+            assert_eq!(
+                world.guest().send(way, &req).await.answered().status,
+                200,
+                "{way:?} {index}"
+            );
         }
         let mark = world.mark();
         let outcome = world.guest().send(way, &req).await;
         world.assert_denied(mark, &outcome, "rate_limited", &format!("{way:?}"));
         let answer = outcome.answered();
         assert_eq!(answer.status, 429, "{way:?}");
-        let wait: u64 = answer.headers.get("retry-after").expect("retry-after").parse().unwrap();
+        let wait: u64 = answer
+            .headers
+            .get("retry-after")
+            .expect("retry-after")
+            .parse()
+            .unwrap();
         assert!((1..=60).contains(&wait), "{way:?}: {wait}");
-        let fine = world.guest().send(way, &world.get(way, "a.test", "/").bearer(&other)).await;
+        let fine = world
+            .guest()
+            .send(way, &world.get(way, "a.test", "/").bearer(&other))
+            .await;
         assert_eq!(fine.answered().status, 200, "{way:?}: another session");
     }
 }
@@ -46,15 +58,23 @@ async fn a_destination_has_a_rate_of_its_own() {
         let mark = world.mark();
         let outcome = channel.send(&req).await;
         world.assert_denied(mark, &outcome, "rate_limited", &format!("{way:?}"));
-        let elsewhere = world.guest().send(way, &world.get(way, "n.test", "/").bearer(&token)).await;
-        assert_eq!(elsewhere.answered().status, 200, "{way:?}: another destination");
+        let elsewhere = world
+            .guest()
+            .send(way, &world.get(way, "n.test", "/").bearer(&token))
+            .await;
+        assert_eq!(
+            elsewhere.answered().status,
+            200,
+            "{way:?}: another destination"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn new_and_concurrent_connections_are_counted() {
     let world = World::configured(|config, _| {
-        config["sessions"] = json!({ "limits": { "concurrent_connections": 3, "connections": "8/min" } });
+        config["sessions"] =
+            json!({ "limits": { "concurrent_connections": 3, "connections": "8/min" } });
     })
     .await;
     let (_, token) = world.session();
@@ -66,10 +86,20 @@ async fn new_and_concurrent_connections_are_counted() {
         held.push(guest.connect(&authority).await.expect("under the limit"));
     }
     let mark = world.mark();
-    let outcome = guest.connect(&authority).await.expect_err("the fourth at once");
+    let outcome = guest
+        .connect(&authority)
+        .await
+        .expect_err("the fourth at once");
     world.assert_denied(mark, &outcome, "connection_limit", "concurrent");
     assert_eq!(outcome.response().unwrap().status, 429);
-    assert!(world.guest().with_proxy_token(&other).connect(&authority).await.is_ok());
+    assert!(
+        world
+            .guest()
+            .with_proxy_token(&other)
+            .connect(&authority)
+            .await
+            .is_ok()
+    );
     drop(held);
     tokio::time::sleep(Duration::from_millis(300)).await;
     let mut refused = None;
@@ -95,9 +125,16 @@ async fn bytes_out_are_a_budget_on_every_way_in() {
     .await;
     for way in Way::ALL {
         let (_, token) = world.session();
-        let small = world.get(way, "a.test", "/upload").method("POST").bearer(&token);
+        let small = world
+            .get(way, "a.test", "/upload")
+            .method("POST")
+            .bearer(&token);
         let ok = small.clone().body(ReqBody::Zeros(10_000));
-        assert_eq!(world.guest().send(way, &ok).await.answered().status, 200, "{way:?}");
+        assert_eq!(
+            world.guest().send(way, &ok).await.answered().status,
+            200,
+            "{way:?}"
+        );
         let mark = world.mark();
         let big = small.clone().body(ReqBody::Zeros(1_000_000));
         let outcome = within(10, "a cut", world.guest().send(way, &big)).await;
@@ -107,7 +144,11 @@ async fn bytes_out_are_a_budget_on_every_way_in() {
         );
         world.assert_audited(mark, "bytes_limit", &format!("{way:?}"));
         let seen = world.origin(way).last();
-        assert!(seen.body_length < 250_000 && !seen.body_complete, "{way:?}: {} bytes", seen.body_length);
+        assert!(
+            seen.body_length < 250_000 && !seen.body_complete,
+            "{way:?}: {} bytes",
+            seen.body_length
+        );
         let mark = world.mark();
         let outcome = world.guest().send(way, &ok).await;
         world.assert_denied(mark, &outcome, "bytes_limit", &format!("{way:?}: used up"));
@@ -115,9 +156,15 @@ async fn bytes_out_are_a_budget_on_every_way_in() {
     let (_, token) = world.session();
     let guest = world.guest().with_proxy_token(&token);
     let mark = world.mark();
-    let req = world.get(Way::TunnelH1, "pass.test", "/upload").method("POST").body(ReqBody::Zeros(1_000_000));
+    let req = world
+        .get(Way::TunnelH1, "pass.test", "/upload")
+        .method("POST")
+        .body(ReqBody::Zeros(1_000_000));
     let outcome = within(10, "a cut", guest.send(Way::TunnelH1, &req)).await;
-    assert!(!matches!(outcome, Outcome::Answered(_)), "pass-through: {outcome:?}");
+    assert!(
+        !matches!(outcome, Outcome::Answered(_)),
+        "pass-through: {outcome:?}"
+    );
     world.assert_audited(mark, "bytes_limit", "pass-through");
 }
 
@@ -131,13 +178,24 @@ async fn distinct_destinations_are_counted_over_the_sessions_life() {
         let (_, token) = world.session();
         for host in ["a.test", "n.test", "a.test"] {
             let req = world.get(way, host, "/").bearer(&token);
-            assert_eq!(world.guest().send(way, &req).await.answered().status, 200, "{way:?} {host}");
+            assert_eq!(
+                world.guest().send(way, &req).await.answered().status,
+                200,
+                "{way:?} {host}"
+            );
         }
         let mark = world.mark();
         let req = world.get(way, "optional.test", "/").bearer(&token);
         let outcome = world.guest().send(way, &req).await;
         world.assert_denied(mark, &outcome, "destinations_limit", &format!("{way:?}"));
-        let again = world.guest().send(way, &world.get(way, "n.test", "/").bearer(&token)).await;
-        assert_eq!(again.answered().status, 200, "{way:?}: known ones stay open");
+        let again = world
+            .guest()
+            .send(way, &world.get(way, "n.test", "/").bearer(&token))
+            .await;
+        assert_eq!(
+            again.answered().status,
+            200,
+            "{way:?}: known ones stay open"
+        );
     }
 }

@@ -2,16 +2,23 @@
 
 use std::time::{Duration, Instant};
 
-use outgate_conformance::{
-    Outcome, Way, World, add_destination, destination, eventually, within,
-};
+use outgate_conformance::{Outcome, Way, World, add_destination, destination, eventually, within};
 use outgate_testkit::{Gateway, GatewayOptions};
 use serde_json::{Value, json};
 
 /// Waits until a request that the changed policy decides otherwise is decided so.
-async fn until(world: &World, way: Way, host: &str, token: &str, wanted: impl Fn(&Outcome) -> bool) {
+async fn until(
+    world: &World,
+    way: Way,
+    host: &str,
+    token: &str,
+    wanted: impl Fn(&Outcome) -> bool,
+) {
     for _ in 0..200 {
-        let outcome = world.guest().send(way, &world.get(way, host, "/v1/x").bearer(token)).await;
+        let outcome = world
+            .guest()
+            .send(way, &world.get(way, host, "/v1/x").bearer(token))
+            .await;
         if wanted(&outcome) {
             return;
         }
@@ -32,17 +39,37 @@ async fn an_added_destination_works_and_a_removed_one_does_not() {
     let (_, token) = world.session();
     let ports = json!([world.tls.port(), world.plain.port()]);
     let config = changed(&world, |config| {
-        add_destination(config, json!({ "host": "x.test", "ports": ports, "plaintext": true, "posture": "bump" }));
-        config["destinations"].as_array_mut().unwrap().retain(|rule| rule["host"] != "n.test");
+        add_destination(
+            config,
+            json!({ "host": "x.test", "ports": ports, "plaintext": true, "posture": "bump" }),
+        );
+        config["destinations"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|rule| rule["host"] != "n.test");
     });
     world.plane_mut().write_config(&config);
-    until(&world, Way::AbsoluteForm, "x.test", &token, |outcome| outcome.reason().is_none()).await;
+    until(&world, Way::AbsoluteForm, "x.test", &token, |outcome| {
+        outcome.reason().is_none()
+    })
+    .await;
     for way in Way::ALL {
-        let answer = world.guest().send(way, &world.get(way, "x.test", "/").bearer(&token)).await;
+        let answer = world
+            .guest()
+            .send(way, &world.get(way, "x.test", "/").bearer(&token))
+            .await;
         assert_eq!(answer.answered().status, 200, "{way:?}");
         let mark = world.mark();
-        let outcome = world.guest().send(way, &world.get(way, "n.test", "/").bearer(&token)).await;
-        world.assert_denied(mark, &outcome, "destination_not_allowed", &format!("{way:?}"));
+        let outcome = world
+            .guest()
+            .send(way, &world.get(way, "n.test", "/").bearer(&token))
+            .await;
+        world.assert_denied(
+            mark,
+            &outcome,
+            "destination_not_allowed",
+            &format!("{way:?}"),
+        );
     }
 }
 
@@ -52,8 +79,14 @@ async fn a_broken_file_keeps_the_old_policy_and_says_where_it_is_broken() {
     let (_, token) = world.session();
     for (text, says) in [
         ("version: 1\ndestinations:\n  - host: [\n", "outgate.yaml"),
-        ("version: 1\ndestinations:\n  - host: n.test\n    no_such_key: 1\n", "no_such_key"),
-        ("version: 1\ndestinations:\n  - host: n.test\n    inject: { credential: nobody, header: x }\n", "nobody"),
+        (
+            "version: 1\ndestinations:\n  - host: n.test\n    no_such_key: 1\n",
+            "no_such_key",
+        ),
+        (
+            "version: 1\ndestinations:\n  - host: n.test\n    inject: { credential: nobody, header: x }\n",
+            "destinations[0].inject.credential",
+        ),
         ("", ""),
     ] {
         let from = world.plane().logs().len();
@@ -63,13 +96,31 @@ async fn a_broken_file_keeps_the_old_policy_and_says_where_it_is_broken() {
             let tail = &logs[from..];
             (tail.contains("ERROR") && tail.contains(says)).then_some(())
         });
-        assert!(said.await.is_some(), "{text:?}: the log does not say {says:?}");
+        assert!(
+            said.await.is_some(),
+            "{text:?}: the log does not say {says:?}"
+        );
         for way in Way::ALL {
-            let answer = world.guest().send(way, &world.get(way, "a.test", "/").bearer(&token)).await;
-            assert_eq!(answer.answered().status, 200, "{way:?}: the old policy serves");
+            let answer = world
+                .guest()
+                .send(way, &world.get(way, "a.test", "/").bearer(&token))
+                .await;
+            assert_eq!(
+                answer.answered().status,
+                200,
+                "{way:?}: the old policy serves"
+            );
             let mark = world.mark();
-            let outcome = world.guest().send(way, &world.get(way, "x.test", "/").bearer(&token)).await;
-            world.assert_denied(mark, &outcome, "destination_not_allowed", &format!("{way:?}"));
+            let outcome = world
+                .guest()
+                .send(way, &world.get(way, "x.test", "/").bearer(&token))
+                .await;
+            world.assert_denied(
+                mark,
+                &outcome,
+                "destination_not_allowed",
+                &format!("{way:?}"),
+            );
         }
     }
 }
@@ -78,11 +129,17 @@ async fn a_broken_file_keeps_the_old_policy_and_says_where_it_is_broken() {
 async fn a_key_that_needs_a_restart_is_refused_by_name_and_nothing_of_the_file_is_taken() {
     let mut world = World::new().await;
     let (_, token) = world.session();
-    for (key, value) in [("listen", json!({ "proxy": "127.0.0.1:1" })), ("state_dir", json!("/nowhere/else"))] {
+    for (key, value) in [
+        ("listen", json!({ "proxy": "127.0.0.1:1" })),
+        ("state_dir", json!("/nowhere/else")),
+    ] {
         let from = world.plane().logs().len();
         let config = changed(&world, |config| {
             config[key] = value;
-            config["destinations"].as_array_mut().unwrap().retain(|rule| rule["host"] != "n.test");
+            config["destinations"]
+                .as_array_mut()
+                .unwrap()
+                .retain(|rule| rule["host"] != "n.test");
         });
         world.plane_mut().write_config(&config);
         let said = eventually(Duration::from_secs(5), || {
@@ -91,8 +148,18 @@ async fn a_key_that_needs_a_restart_is_refused_by_name_and_nothing_of_the_file_i
             (tail.contains(key) && tail.contains("restart")).then_some(())
         });
         assert!(said.await.is_some(), "the log does not name {key}");
-        let answer = world.guest().send(Way::TunnelH1, &world.get(Way::TunnelH1, "n.test", "/").bearer(&token)).await;
-        assert_eq!(answer.answered().status, 200, "{key}: half of a refused file was taken");
+        let answer = world
+            .guest()
+            .send(
+                Way::TunnelH1,
+                &world.get(Way::TunnelH1, "n.test", "/").bearer(&token),
+            )
+            .await;
+        assert_eq!(
+            answer.answered().status,
+            200,
+            "{key}: half of a refused file was taken"
+        );
     }
 }
 
@@ -105,19 +172,37 @@ async fn tunnels_that_the_changed_policy_forbids_are_closed() {
     let mut busy = guest.open(Way::TunnelH1, &req).await.expect("a tunnel");
     let mut stream = busy.start(&req).await.expect("a head");
     stream.next().await.expect("an event");
-    let mut idle = guest.open(Way::TunnelH1, &req).await.expect("a tunnel").into_h1();
-    let kept = world.get(Way::TunnelH1, "n.test", "/sse?n=150&every_ms=20").bearer(&token);
+    let mut idle = guest
+        .open(Way::TunnelH1, &req)
+        .await
+        .expect("a tunnel")
+        .into_h1();
+    let kept = world
+        .get(Way::TunnelH1, "n.test", "/sse?n=150&every_ms=20")
+        .bearer(&token);
     let mut kept_channel = guest.open(Way::TunnelH1, &kept).await.expect("a tunnel");
     let kept_stream = kept_channel.start(&kept).await.expect("a head");
     let mark = world.mark();
     let config = changed(&world, |config| {
-        config["destinations"].as_array_mut().unwrap().retain(|rule| rule["host"] != "pass.test");
+        config["destinations"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|rule| rule["host"] != "pass.test");
     });
     world.plane_mut().write_config(&config);
-    within(5, "the busy tunnel closed", async { while let Ok(Some(_)) = stream.next().await {} }).await;
-    within(5, "the idle tunnel closed", async { while let Ok(Some(_)) = idle.read_any().await {} }).await;
+    within(5, "the busy tunnel closed", async {
+        while let Ok(Some(_)) = stream.next().await {}
+    })
+    .await;
+    within(5, "the idle tunnel closed", async {
+        while let Ok(Some(_)) = idle.read_any().await {}
+    })
+    .await;
     world.assert_audited(mark, "policy_changed", "pass-through");
-    assert!(kept_stream.finish().await.complete, "what is still allowed goes on");
+    assert!(
+        kept_stream.finish().await.complete,
+        "what is still allowed goes on"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,7 +217,8 @@ async fn a_live_connection_is_judged_by_the_changed_policy_on_its_next_request()
         open.push((way, req, channel));
     }
     let config = changed(&world, |config| {
-        destination(config, "rules.test")["allow"] = json!([{ "methods": ["POST"], "paths": ["/v1/**"] }]);
+        destination(config, "rules.test")["allow"] =
+            json!([{ "methods": ["POST"], "paths": ["/v1/**"] }]);
     });
     world.plane_mut().write_config(&config);
     until(&world, Way::AbsoluteForm, "rules.test", &token, |outcome| {
@@ -151,17 +237,26 @@ async fn requests_during_many_reloads_do_not_fail() {
     let mut world = World::new().await;
     let (_, token) = world.session();
     let req = world.get(Way::TunnelH2, "a.test", "/").bearer(&token);
-    let mut channel = world.guest().open(Way::TunnelH2, &req).await.expect("a tunnel");
+    let mut channel = world
+        .guest()
+        .open(Way::TunnelH2, &req)
+        .await
+        .expect("a tunnel");
     for round in 0..30 {
         let config = changed(&world, |config| {
-            destination(config, "n.test")["limits"] = json!({ "requests": format!("{}/min", 1000 + round) });
+            destination(config, "n.test")["limits"] =
+                json!({ "requests": format!("{}/min", 1000 + round) });
         });
         world.plane_mut().write_config(&config);
         if let Some(native) = world.plane().native() {
             native.hang_up();
         }
         for _ in 0..4 {
-            assert_eq!(channel.send(&req).await.answered().status, 200, "round {round}");
+            assert_eq!(
+                channel.send(&req).await.answered().status,
+                200,
+                "round {round}"
+            );
         }
     }
 }
@@ -171,19 +266,27 @@ async fn a_stop_lets_a_stream_end_takes_no_new_one_and_exits_with_0() {
     for way in Way::ALL {
         let mut world = World::new().await;
         let (_, token) = world.session();
-        let req = world.get(way, "a.test", "/sse?n=20&every_ms=50").bearer(&token);
+        let req = world
+            .get(way, "a.test", "/sse?n=20&every_ms=50")
+            .bearer(&token);
         let mut channel = world.guest().open(way, &req).await.expect("a connection");
         let mut stream = channel.start(&req).await.expect("a head");
         stream.next().await.expect("an event");
         world.plane().begin_stop();
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let late = world.guest().send(way, &world.get(way, "a.test", "/").bearer(&token)).await;
+        let late = world
+            .guest()
+            .send(way, &world.get(way, "a.test", "/").bearer(&token))
+            .await;
         assert!(
             !matches!(&late, Outcome::Answered(answer) if answer.status == 200),
             "{way:?}: a new connection was served: {late:?}"
         );
         let rest = within(5, "the stream", stream.finish()).await;
-        assert!(rest.complete, "{way:?}: the stream was cut within its grace");
+        assert!(
+            rest.complete,
+            "{way:?}: the stream was cut within its grace"
+        );
         assert!(rest.text().ends_with("data: 19\n\n"), "{way:?}");
         let status = world.plane_mut().wait(Duration::from_secs(8));
         assert_eq!(status.code(), Some(0), "{way:?}");
@@ -198,19 +301,30 @@ async fn a_stop_does_not_wait_for_ever() {
     .await;
     let (_, token) = world.session();
     let guest = world.guest().with_proxy_token(&token);
-    let req = world.get(Way::TunnelH1, "a.test", "/sse?n=2000&every_ms=20").bearer(&token);
+    let req = world
+        .get(Way::TunnelH1, "a.test", "/sse?n=2000&every_ms=20")
+        .bearer(&token);
     let mut channel = guest.open(Way::TunnelH1, &req).await.expect("a connection");
     let mut stream = channel.start(&req).await.expect("a head");
     stream.next().await.expect("an event");
-    let tunnel = guest.connect(&format!("pass.test:{}", world.tls.port())).await.expect("a tunnel");
+    let tunnel = guest
+        .connect(&format!("pass.test:{}", world.tls.port()))
+        .await
+        .expect("a tunnel");
     let begin = Instant::now();
     world.plane().begin_stop();
     let status = world.plane_mut().wait(Duration::from_secs(6));
     assert_eq!(status.code(), Some(0));
-    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        begin.elapsed()
+    );
     let records = world.plane().audit_records();
     assert!(
-        records.iter().any(|record| outgate_conformance::record::names(record, "shutting_down")),
+        records
+            .iter()
+            .any(|record| outgate_conformance::record::names(record, "shutting_down")),
         "the cut is on record"
     );
     drop(tunnel);
@@ -243,7 +357,8 @@ async fn the_ca_and_the_keys_are_private_and_live_over_a_restart() {
     let Some(native) = world.plane().native() else {
         return;
     };
-    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let mode =
+        |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     let state = native.state();
     assert_eq!(mode(&state), 0o700);
     assert_eq!(mode(&state.join("ca/ca.key")), 0o600);
@@ -256,7 +371,15 @@ async fn the_ca_and_the_keys_are_private_and_live_over_a_restart() {
     world.restart();
     assert_eq!(world.plane().ca_pem(), Some(before), "the same CA");
     let req = world.get(Way::TunnelH1, "a.test", "/").bearer(&token);
-    assert_eq!(world.guest().send(Way::TunnelH1, &req).await.answered().status, 200);
+    assert_eq!(
+        world
+            .guest()
+            .send(Way::TunnelH1, &req)
+            .await
+            .answered()
+            .status,
+        200
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -289,14 +412,26 @@ async fn two_gateways_never_share_a_state_folder() {
     assert_ne!(output.status.code(), Some(0));
     let (_, token) = world.session();
     let req = world.get(Way::TunnelH1, "a.test", "/").bearer(&token);
-    assert_eq!(world.guest().send(Way::TunnelH1, &req).await.answered().status, 200, "the first goes on");
+    assert_eq!(
+        world
+            .guest()
+            .send(Way::TunnelH1, &req)
+            .await
+            .answered()
+            .status,
+        200,
+        "the first goes on"
+    );
 }
 
 #[test]
 fn a_broken_or_unsafe_config_does_not_start() {
     let inject = |extra: Value| {
-        let mut rule = json!({ "host": "a.test", "inject": { "credential": "k", "header": "x-api-key" } });
-        rule.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let mut rule =
+            json!({ "host": "a.test", "inject": { "credential": "k", "header": "x-api-key" } });
+        rule.as_object_mut()
+            .unwrap()
+            .extend(extra.as_object().unwrap().clone());
         json!({ "version": 1, "listen": { "proxy": "127.0.0.1:0" },
             "credentials": { "k": { "from": { "env": "PATH" } } }, "destinations": [rule] })
     };
@@ -304,16 +439,39 @@ fn a_broken_or_unsafe_config_does_not_start() {
         ("not a config", json!([1])),
         ("no version", json!({ "destinations": [] })),
         ("unknown key", json!({ "version": 1, "destinatons": [] })),
-        ("pass-through with a credential", inject(json!({ "posture": "pass-through" }))),
-        ("opaque with a credential", inject(json!({ "protocol": "opaque" }))),
-        ("unknown credential", json!({ "version": 1, "destinations": [
-            { "host": "a.test", "inject": { "credential": "none", "header": "x" } }] })),
-        ("credential without a destination", json!({ "version": 1,
-            "credentials": { "k": { "from": { "env": "PATH" } } }, "destinations": [] })),
-        ("an address as host", json!({ "version": 1, "destinations": [{ "host": "10.0.0.1" }] })),
+        (
+            "pass-through with a credential",
+            inject(json!({ "posture": "pass-through" })),
+        ),
+        (
+            "opaque with a credential",
+            inject(json!({ "protocol": "opaque" })),
+        ),
+        (
+            "unknown credential",
+            json!({ "version": 1, "destinations": [
+            { "host": "a.test", "inject": { "credential": "none", "header": "x" } }] }),
+        ),
+        (
+            "credential without a destination",
+            json!({ "version": 1,
+            "credentials": { "k": { "from": { "env": "PATH" } } }, "destinations": [] }),
+        ),
+        (
+            "an address as host",
+            json!({ "version": 1, "destinations": [{ "host": "10.0.0.1" }] }),
+        ),
     ] {
+        let mut config = config;
+        if config.is_object() {
+            config["listen"] = json!({ "proxy": "127.0.0.1:0" });
+        }
         let output = Gateway::check(&config);
         assert_eq!(output.code, Some(1), "{what}: {output:?}");
+        assert!(
+            output.stderr.contains("1 problem in"),
+            "{what}: only this is wrong: {output:?}"
+        );
         let started = Gateway::try_start(GatewayOptions::new(config));
         assert!(started.is_err(), "{what}: it started");
     }

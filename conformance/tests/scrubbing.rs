@@ -10,25 +10,48 @@ async fn plain_body(answer: &Response) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_echo_in_any_spelling_and_any_chunking_is_scrubbed() {
-    let world = World::with(Setup { log: "info", ..Setup::default() }).await;
+    let world = World::with(Setup {
+        log: "info",
+        ..Setup::default()
+    })
+    .await;
     let (_, token) = world.session();
     for way in Way::ALL {
         let req = world.get(way, "a.test", "/").bearer(&token);
         let mut channel = world.guest().open(way, &req).await.expect("a connection");
         for encoding in codec::ENCODINGS {
-            for (chunk, shift) in [(1, 0), (1, 1), (1, 2), (7, 0), (100_000, 0), (100_000, 1), (100_000, 2)] {
+            for (chunk, shift) in [
+                (1, 0),
+                (1, 1),
+                (1, 2),
+                (7, 0),
+                (100_000, 0),
+                (100_000, 1),
+                (100_000, 2),
+            ] {
                 for sized in ["", "&sized=1"] {
-                    let path = format!("/echo-as?enc={encoding}&chunk={chunk}&shift={shift}{sized}");
+                    let path =
+                        format!("/echo-as?enc={encoding}&chunk={chunk}&shift={shift}{sized}");
                     let req = world.get(way, "a.test", &path).bearer(&token);
                     let answer = channel.send(&req).await.answered();
                     let context = format!("{way:?} {path}");
                     assert_eq!(answer.status, 200, "{context}: {}", answer.text());
                     assert!(answer.complete, "{context}: cut");
-                    assert!(world.origin(way).last().mentions(K1), "{context}: it was injected");
+                    assert!(
+                        world.origin(way).last().mentions(K1),
+                        "{context}: it was injected"
+                    );
                     let body = plain_body(&answer).await;
-                    assert!(!codec::holds_secret(&body, K1), "{context}: {}", String::from_utf8_lossy(&body));
+                    assert!(
+                        !codec::holds_secret(&body, K1),
+                        "{context}: {}",
+                        String::from_utf8_lossy(&body)
+                    );
                     if matches!(encoding, "plain" | "gzip" | "br" | "zstd") {
-                        assert!(body.ends_with(b" end"), "{context}: what is around it stays");
+                        assert!(
+                            body.ends_with(b" end"),
+                            "{context}: what is around it stays"
+                        );
                     }
                 }
             }
@@ -53,10 +76,16 @@ async fn an_echo_in_fields_and_trailers_is_scrubbed() {
             assert_eq!(answer.status, 200, "{context}");
             for fields in [&answer.headers, &answer.trailers] {
                 for (name, value) in &fields.0 {
-                    assert!(!codec::holds_secret(value.as_bytes(), key), "{context}: {name}: {value}");
+                    assert!(
+                        !codec::holds_secret(value.as_bytes(), key),
+                        "{context}: {name}: {value}"
+                    );
                 }
             }
-            assert!(!answer.headers.mention("azEtbGl2ZS"), "{context}: base64 of user and key");
+            assert!(
+                !answer.headers.mention("azEtbGl2ZS"),
+                "{context}: base64 of user and key"
+            );
         }
     }
 }
@@ -71,15 +100,25 @@ async fn json_echoes_of_whole_requests_hold_no_credential() {
             .send(way, &world.get(way, "a.test", "/echo").bearer(&token))
             .await
             .answered();
-        assert!(answer.json()["headers"].is_array(), "{way:?}: still JSON: {}", answer.text());
+        assert!(
+            answer.json()["headers"].is_array(),
+            "{way:?}: still JSON: {}",
+            answer.text()
+        );
         assert!(!codec::holds_secret(&answer.body, K1), "{way:?}");
     }
     for way in Way::TUNNELS {
         let req = world.get(way, "query.test", "/echo?z=1").bearer(&token);
         let answer = world.guest().send(way, &req).await.answered();
-        assert!(!codec::holds_secret(&answer.body, K1), "{way:?}: {}", answer.text());
+        assert!(
+            !codec::holds_secret(&answer.body, K1),
+            "{way:?}: {}",
+            answer.text()
+        );
         // The error page of an upstream, and a Location, echo the URL.
-        let req = world.get(way, "query.test", "/redirect?to=/next").bearer(&token);
+        let req = world
+            .get(way, "query.test", "/redirect?to=/next")
+            .bearer(&token);
         let answer = world.guest().send(way, &req).await.answered();
         assert_eq!(answer.status, 302);
         assert!(!answer.headers.mention(K1), "{way:?}");
@@ -97,13 +136,23 @@ async fn a_body_that_cannot_be_read_is_not_let_through() {
             let req = world.get(way, "a.test", &path).bearer(&token);
             let outcome = world.guest().send(way, &req).await;
             let context = format!("{way:?} {coding}");
-            assert_eq!(outcome.reason(), Some("response_unscrubbable"), "{context}: {outcome:?}");
+            assert_eq!(
+                outcome.reason(),
+                Some("response_unscrubbable"),
+                "{context}: {outcome:?}"
+            );
             world.assert_audited(mark, "response_unscrubbable", &context);
         }
         // Where nothing was injected there is nothing to look for.
-        let req = world.get(way, "n.test", "/coding?name=x-unknown").bearer(&token);
+        let req = world
+            .get(way, "n.test", "/coding?name=x-unknown")
+            .bearer(&token);
         let answer = world.guest().send(way, &req).await.answered();
-        assert_eq!((answer.status, answer.body), (200, vec![1, 2, 3]), "{way:?}");
+        assert_eq!(
+            (answer.status, answer.body),
+            (200, vec![1, 2, 3]),
+            "{way:?}"
+        );
     }
 }
 
@@ -113,8 +162,12 @@ async fn a_broken_compressed_body_does_not_pass_as_a_whole_one() {
     let (_, token) = world.session();
     for way in Way::ALL {
         for coding in ["gzip", "br", "zstd"] {
-            let req = world.get(way, "a.test", &format!("/coding?name={coding}")).bearer(&token);
-            if let outgate_conformance::Outcome::Answered(answer) = world.guest().send(way, &req).await {
+            let req = world
+                .get(way, "a.test", &format!("/coding?name={coding}"))
+                .bearer(&token);
+            if let outgate_conformance::Outcome::Answered(answer) =
+                world.guest().send(way, &req).await
+            {
                 let raw = answer.complete && answer.status == 200 && answer.body == [1, 2, 3];
                 assert!(!raw, "{way:?} {coding}: undecodable bytes came through");
             }
@@ -124,18 +177,31 @@ async fn a_broken_compressed_body_does_not_pass_as_a_whole_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn scrubbing_changes_nothing_else_and_holds_nothing_back() {
-    let world = World::with(Setup { log: "info", alpn: Alpn::Both, ..Setup::default() }).await;
+    let world = World::with(Setup {
+        log: "info",
+        alpn: Alpn::Both,
+        ..Setup::default()
+    })
+    .await;
     let (_, token) = world.session();
     for way in Way::ALL {
         let req = world.get(way, "a.test", "/bytes?n=1000000").bearer(&token);
         let answer = world.guest().send(way, &req).await.answered();
-        assert!(answer.complete && answer.body == vec![b'z'; 1_000_000], "{way:?}");
-        let req = world.get(way, "a.test", "/sse?n=3&every_ms=500").bearer(&token);
+        assert!(
+            answer.complete && answer.body == vec![b'z'; 1_000_000],
+            "{way:?}"
+        );
+        let req = world
+            .get(way, "a.test", "/sse?n=3&every_ms=500")
+            .bearer(&token);
         let mut channel = world.guest().open(way, &req).await.expect("a connection");
         let mut stream = channel.start(&req).await.expect("a head");
         let begin = Instant::now();
         let first = stream.next().await.expect("an event").expect("an event");
         assert_eq!(&first[..], b"data: 0\n\n", "{way:?}");
-        assert!(begin.elapsed() < Duration::from_millis(400), "{way:?}: held back");
+        assert!(
+            begin.elapsed() < Duration::from_millis(400),
+            "{way:?}: held back"
+        );
     }
 }

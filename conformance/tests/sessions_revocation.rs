@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use outgate_conformance::{
-    Channel, TlsOptions, Way, World, eventually, record, websocket, within,
-};
+use outgate_conformance::{Channel, TlsOptions, Way, World, eventually, record, websocket, within};
 
 const CUT: Duration = Duration::from_millis(1000);
 
@@ -17,15 +15,35 @@ async fn an_ended_session_is_refused_on_every_way_in_and_another_is_not() {
     for way in Way::ALL {
         for host in ["a.test", "n.test"] {
             let mark = world.mark();
-            let outcome = world.guest().send(way, &world.get(way, host, "/").bearer(&token)).await;
-            world.assert_denied(mark, &outcome, "session_revoked", &format!("{way:?} {host}"));
-            let fine = world.guest().send(way, &world.get(way, host, "/").bearer(&other)).await;
+            let outcome = world
+                .guest()
+                .send(way, &world.get(way, host, "/").bearer(&token))
+                .await;
+            world.assert_denied(
+                mark,
+                &outcome,
+                "session_revoked",
+                &format!("{way:?} {host}"),
+            );
+            let fine = world
+                .guest()
+                .send(way, &world.get(way, host, "/").bearer(&other))
+                .await;
             assert_eq!(fine.answered().status, 200, "{way:?} {host}");
         }
     }
     let mark = world.mark();
-    let refused = world.guest().with_proxy_token(&token).connect(&format!("pass.test:{}", world.tls.port())).await;
-    world.assert_denied(mark, &refused.expect_err("ended"), "session_revoked", "pass-through");
+    let refused = world
+        .guest()
+        .with_proxy_token(&token)
+        .connect(&format!("pass.test:{}", world.tls.port()))
+        .await;
+    world.assert_denied(
+        mark,
+        &refused.expect_err("ended"),
+        "session_revoked",
+        "pass-through",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -40,7 +58,12 @@ async fn an_event_stream_is_cut_within_a_second() {
                 guest = guest.with_proxy_token(&token);
                 ("n.test", world.get(way, "n.test", "/sse?n=500&every_ms=20"))
             } else {
-                ("a.test", world.get(way, "a.test", "/sse?n=500&every_ms=20").bearer(&token))
+                (
+                    "a.test",
+                    world
+                        .get(way, "a.test", "/sse?n=500&every_ms=20")
+                        .bearer(&token),
+                )
             };
             let context = format!("{way:?} {host}");
             let mut channel = guest.open(way, &req).await.expect("a connection");
@@ -59,10 +82,20 @@ async fn an_event_stream_is_cut_within_a_second() {
                 }
             })
             .await;
-            assert!(begin.elapsed() < CUT, "{context}: cut after {:?}", begin.elapsed());
-            assert!(end.is_err(), "{context}: a cut does not look like a proper end");
+            assert!(
+                begin.elapsed() < CUT,
+                "{context}: cut after {:?}",
+                begin.elapsed()
+            );
+            assert!(
+                end.is_err(),
+                "{context}: a cut does not look like a proper end"
+            );
             let records = world.assert_audited(mark, "session_revoked", &context);
-            assert!(records.iter().any(|one| record::names(one, &id)), "{context}: {records:#?}");
+            assert!(
+                records.iter().any(|one| record::names(one, &id)),
+                "{context}: {records:#?}"
+            );
         }
     }
 }
@@ -88,8 +121,15 @@ async fn a_websocket_is_cut_within_a_second() {
         let mark = world.mark();
         world.plane().session_end(&id);
         let begin = Instant::now();
-        within(5, "the cut", async { while let Ok(Some(_)) = ws.read_any().await {} }).await;
-        assert!(begin.elapsed() < CUT, "{way:?}: cut after {:?}", begin.elapsed());
+        within(5, "the cut", async {
+            while let Ok(Some(_)) = ws.read_any().await {}
+        })
+        .await;
+        assert!(
+            begin.elapsed() < CUT,
+            "{way:?}: cut after {:?}",
+            begin.elapsed()
+        );
         world.assert_audited(mark, "session_revoked", &format!("{way:?}"));
     }
 }
@@ -100,7 +140,15 @@ async fn a_pass_through_tunnel_is_cut_within_a_second_busy_or_idle() {
     for busy in [true, false] {
         let (id, token) = world.session();
         let guest = world.guest().with_proxy_token(&token);
-        let req = world.get(Way::TunnelH1, "pass.test", if busy { "/sse?n=500&every_ms=20" } else { "/echo" });
+        let req = world.get(
+            Way::TunnelH1,
+            "pass.test",
+            if busy {
+                "/sse?n=500&every_ms=20"
+            } else {
+                "/echo"
+            },
+        );
         let mut channel = guest.open(Way::TunnelH1, &req).await.expect("a tunnel");
         let mark = world.mark();
         if busy {
@@ -108,18 +156,27 @@ async fn a_pass_through_tunnel_is_cut_within_a_second_busy_or_idle() {
             stream.next().await.expect("an event");
             world.plane().session_end(&id);
             let begin = Instant::now();
-            within(5, "the cut", async { while let Ok(Some(_)) = stream.next().await {} }).await;
+            within(5, "the cut", async {
+                while let Ok(Some(_)) = stream.next().await {}
+            })
+            .await;
             assert!(begin.elapsed() < CUT, "cut after {:?}", begin.elapsed());
         } else {
             assert_eq!(channel.send(&req).await.answered().status, 200);
             let mut idle = channel.into_h1();
             world.plane().session_end(&id);
             let begin = Instant::now();
-            within(5, "the cut", async { while let Ok(Some(_)) = idle.read_any().await {} }).await;
+            within(5, "the cut", async {
+                while let Ok(Some(_)) = idle.read_any().await {}
+            })
+            .await;
             assert!(begin.elapsed() < CUT, "cut after {:?}", begin.elapsed());
         }
         let records = world.assert_audited(mark, "session_revoked", "pass-through");
-        assert!(records.iter().any(|one| record::names(one, &id)), "{records:#?}");
+        assert!(
+            records.iter().any(|one| record::names(one, &id)),
+            "{records:#?}"
+        );
     }
     let closed = eventually(CUT, || (world.tls.open_connections() == 0).then_some(())).await;
     assert!(closed.is_some(), "the upstream's side is closed, too");
@@ -149,12 +206,21 @@ async fn an_idle_connection_of_an_ended_session_carries_nothing_more() {
     // A tunnel that is idle is closed, not kept for its next request.
     let (id, token) = world.session();
     let guest = world.guest().with_proxy_token(&token);
-    let stream = guest.connect(&format!("a.test:{}", world.tls.port())).await.expect("a tunnel");
-    let tls = guest.handshake(stream, &TlsOptions::new("a.test", "http/1.1")).await.expect("TLS");
+    let stream = guest
+        .connect(&format!("a.test:{}", world.tls.port()))
+        .await
+        .expect("a tunnel");
+    let tls = guest
+        .handshake(stream, &TlsOptions::new("a.test", "http/1.1"))
+        .await
+        .expect("TLS");
     let mut idle = Channel::h1_in_tunnel(tls.io).into_h1();
     world.plane().session_end(&id);
     let begin = Instant::now();
-    within(5, "the close", async { while let Ok(Some(_)) = idle.read_any().await {} }).await;
+    within(5, "the close", async {
+        while let Ok(Some(_)) = idle.read_any().await {}
+    })
+    .await;
     assert!(begin.elapsed() < CUT, "closed after {:?}", begin.elapsed());
 }
 
@@ -164,7 +230,12 @@ async fn an_upload_in_progress_is_cut_within_a_second() {
     for way in [Way::AbsoluteForm, Way::TunnelH1] {
         let (id, token) = world.session();
         let req = world.get(way, "a.test", "/upload");
-        let mut h1 = world.guest().open(way, &req).await.expect("a connection").into_h1();
+        let mut h1 = world
+            .guest()
+            .open(way, &req)
+            .await
+            .expect("a connection")
+            .into_h1();
         let target = if way == Way::AbsoluteForm {
             format!("http://a.test:{}/upload", world.port(way))
         } else {
@@ -177,7 +248,12 @@ async fn an_upload_in_progress_is_cut_within_a_second() {
         h1.write(head.as_bytes()).await.unwrap();
         h1.write(&[0; 10_000]).await.unwrap();
         let arrived = eventually(Duration::from_secs(3), || {
-            (world.origin(way).seen().last().is_some_and(|seen| seen.body_length > 0)).then_some(())
+            (world
+                .origin(way)
+                .seen()
+                .last()
+                .is_some_and(|seen| seen.body_length > 0))
+            .then_some(())
         });
         assert!(arrived.await.is_some(), "{way:?}: uploads stream");
         world.plane().session_end(&id);
@@ -185,8 +261,38 @@ async fn an_upload_in_progress_is_cut_within_a_second() {
         while h1.write(&[0; 1000]).await.is_ok() && begin.elapsed() < Duration::from_secs(5) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert!(begin.elapsed() < CUT, "{way:?}: cut after {:?}", begin.elapsed());
+        assert!(
+            begin.elapsed() < CUT,
+            "{way:?}: cut after {:?}",
+            begin.elapsed()
+        );
         assert!(!world.origin(way).last().body_complete);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_waits_for_its_answer_is_cut_within_a_second() {
+    let world = World::new().await;
+    for way in Way::ALL {
+        let (id, token) = world.session();
+        let req = world.get(way, "a.test", "/hang").bearer(&token);
+        let guest = world.guest();
+        let before = world.seen();
+        let waiting = tokio::spawn(async move { guest.send(way, &req).await });
+        let arrived = eventually(Duration::from_secs(3), || {
+            (world.seen() > before).then_some(())
+        });
+        assert!(arrived.await.is_some(), "{way:?}");
+        let mark = world.mark();
+        world.plane().session_end(&id);
+        let begin = Instant::now();
+        let outcome = within(6, "the cut", waiting).await.unwrap();
+        assert!(
+            begin.elapsed() < CUT,
+            "{way:?}: cut after {:?}: {outcome:?}",
+            begin.elapsed()
+        );
+        world.assert_audited(mark, "session_revoked", &format!("{way:?}"));
     }
 }
 
@@ -199,9 +305,15 @@ async fn an_ended_session_stays_ended_over_a_restart_and_a_live_one_lives() {
     world.restart();
     for way in Way::ALL {
         let mark = world.mark();
-        let outcome = world.guest().send(way, &world.get(way, "a.test", "/").bearer(&token)).await;
+        let outcome = world
+            .guest()
+            .send(way, &world.get(way, "a.test", "/").bearer(&token))
+            .await;
         world.assert_denied(mark, &outcome, "session_revoked", &format!("{way:?}"));
-        let fine = world.guest().send(way, &world.get(way, "a.test", "/").bearer(&other)).await;
+        let fine = world
+            .guest()
+            .send(way, &world.get(way, "a.test", "/").bearer(&other))
+            .await;
         assert_eq!(fine.answered().status, 200, "{way:?}");
     }
 }
@@ -215,7 +327,10 @@ async fn sessions_can_be_listed_and_an_unknown_one_cannot_be_ended() {
     let (id, token) = world.session_with(&["--label", "agent=test"]);
     let listed = native.command(&["session", "list", "--json"]);
     assert_eq!(listed.code, Some(0), "{listed:?}");
-    assert!(listed.stdout.contains(&id) && !listed.stdout.contains(&token), "{listed:?}");
+    assert!(
+        listed.stdout.contains(&id) && !listed.stdout.contains(&token),
+        "{listed:?}"
+    );
     let unknown = native.command(&["session", "end", "no-such-session"]);
     assert_ne!(unknown.code, Some(0), "{unknown:?}");
 }

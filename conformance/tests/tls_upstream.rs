@@ -14,7 +14,10 @@ fn assert_failed(world: &World, mark: Mark, outcome: &Outcome, code: &str, conte
     if let Some(reason) = outcome.reason() {
         assert_eq!(reason, code, "{context}: {outcome:?}");
     } else {
-        assert!(!matches!(outcome, Outcome::Answered(_)), "{context}: {outcome:?}");
+        assert!(
+            !matches!(outcome, Outcome::Answered(_)),
+            "{context}: {outcome:?}"
+        );
     }
     world.assert_audited(mark, code, context);
 }
@@ -96,8 +99,17 @@ async fn with_no_roots_at_all_nothing_is_trusted() {
     let (_, token) = world.session();
     for way in Way::TUNNELS {
         let mark = world.mark();
-        let outcome = world.guest().send(way, &world.get(way, "a.test", "/").bearer(&token)).await;
-        assert_failed(&world, mark, &outcome, "upstream_tls_failed", &format!("{way:?}"));
+        let outcome = world
+            .guest()
+            .send(way, &world.get(way, "a.test", "/").bearer(&token))
+            .await;
+        assert_failed(
+            &world,
+            mark,
+            &outcome,
+            "upstream_tls_failed",
+            &format!("{way:?}"),
+        );
         world.assert_nothing_sent(mark, &format!("{way:?}"));
     }
 }
@@ -131,10 +143,20 @@ async fn an_upstream_that_misbehaves_gets_a_clear_answer_on_the_clients_leg() {
                 Outcome::Answered(answer) => !answer.complete || answer.status >= 500,
                 _ => true,
             };
-            assert!(cut, "{way:?} {host}: five bytes of a hundred passed as whole");
+            assert!(
+                cut,
+                "{way:?} {host}: five bytes of a hundred passed as whole"
+            );
         }
-        let fine = world.guest().send(way, &world.get(way, "a.test", "/").bearer(&token)).await;
-        assert_eq!(fine.answered().status, 200, "{way:?}: and the next request is served");
+        let fine = world
+            .guest()
+            .send(way, &world.get(way, "a.test", "/").bearer(&token))
+            .await;
+        assert_eq!(
+            fine.answered().status,
+            200,
+            "{way:?}: and the next request is served"
+        );
     }
 }
 
@@ -166,7 +188,13 @@ async fn an_upstream_that_is_not_there_is_said_to_be_so_in_time() {
         let mark = world.mark();
         let req = Req::get("gone.test", gone, "/").bearer(&token);
         let outcome = within(8, "a verdict", world.guest().send(way, &req)).await;
-        assert_failed(&world, mark, &outcome, "upstream_unreachable", &format!("{way:?}"));
+        assert_failed(
+            &world,
+            mark,
+            &outcome,
+            "upstream_unreachable",
+            &format!("{way:?}"),
+        );
     }
     for way in Way::TUNNELS {
         let begin = Instant::now();
@@ -176,7 +204,11 @@ async fn an_upstream_that_is_not_there_is_said_to_be_so_in_time() {
             !matches!(&outcome, Outcome::Answered(answer) if answer.status < 400),
             "{way:?}: {outcome:?}"
         );
-        assert!(begin.elapsed() < Duration::from_secs(6), "{way:?}: {:?}", begin.elapsed());
+        assert!(
+            begin.elapsed() < Duration::from_secs(6),
+            "{way:?}: {:?}",
+            begin.elapsed()
+        );
     }
     holder.abort();
 }
@@ -190,17 +222,30 @@ async fn the_bundle_holds_the_system_roots_and_the_ca() {
     let Some(native) = world.plane().native() else {
         return;
     };
-    let ca = native.ca_pem().expect("a CA, because a credential is configured");
+    let ca = native
+        .ca_pem()
+        .expect("a CA, because a credential is configured");
     let out = native.command(&["ca", "export", "--bundle"]);
     assert_eq!(out.code, Some(0), "{out:?}");
     let count = |text: &str| text.matches("BEGIN CERTIFICATE").count();
-    let body = |text: &str| -> String { text.lines().filter(|line| !line.starts_with('-')).collect() };
-    assert!(body(&out.stdout).contains(&body(&ca)), "the CA is in the bundle");
+    let body =
+        |text: &str| -> String { text.lines().filter(|line| !line.starts_with('-')).collect() };
+    assert!(
+        body(&out.stdout).contains(&body(&ca)),
+        "the CA is in the bundle"
+    );
     let system = std::fs::read_to_string("/etc/ssl/certs/ca-certificates.crt")
         .map(|text| count(&text))
         .unwrap_or(0);
-    assert!(count(&out.stdout) > system * 9 / 10, "{} of {system} system roots", count(&out.stdout));
-    let shown = native.ready()["bundle"].as_str().expect("a bundle in the ready line").to_owned();
+    assert!(
+        count(&out.stdout) > system * 9 / 10,
+        "{} of {system} system roots",
+        count(&out.stdout)
+    );
+    let shown = native.ready()["bundle"]
+        .as_str()
+        .expect("a bundle in the ready line")
+        .to_owned();
     let file = std::fs::read_to_string(shown).unwrap();
     assert_eq!(count(&file), count(&out.stdout));
     assert!(!file.contains("PRIVATE"));

@@ -1,6 +1,9 @@
 //! Only a verified session token, presented by the request itself, draws a credential.
 
-use base64::{Engine, engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD}};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use outgate_conformance::{K1, K2, Req, Way, World};
 use serde_json::{Value, json};
 
@@ -42,8 +45,14 @@ async fn the_token_is_read_wherever_clients_put_their_key() {
         let answer = world.guest().send(way, &req).await.answered();
         assert_eq!(answer.status, 200, "{way:?}: {}", answer.text());
         let seen = world.tls.last();
-        assert!(seen.target.contains(&format!("key={K1}")), "{way:?}: {seen:?}");
-        assert!(seen.target.contains("a=1") && seen.target.contains("b=2"), "{way:?}: {seen:?}");
+        assert!(
+            seen.target.contains(&format!("key={K1}")),
+            "{way:?}: {seen:?}"
+        );
+        assert!(
+            seen.target.contains("a=1") && seen.target.contains("b=2"),
+            "{way:?}: {seen:?}"
+        );
         assert!(!seen.mentions(&token), "{way:?}");
     }
 }
@@ -58,7 +67,10 @@ async fn a_token_on_the_connection_alone_draws_no_credential() {
         let outcome = guest.send(way, &world.get(way, "a.test", "/")).await;
         world.assert_denied(mark, &outcome, "token_missing", &format!("{way:?}"));
         // Where the rule says so it goes out, with nothing attached.
-        let answer = guest.send(way, &world.get(way, "optional.test", "/")).await.answered();
+        let answer = guest
+            .send(way, &world.get(way, "optional.test", "/"))
+            .await
+            .answered();
         assert_eq!(answer.status, 200, "{way:?}");
     }
     world.assert_no_upstream_saw(K1);
@@ -71,16 +83,35 @@ async fn a_request_without_a_token_is_refused_or_goes_out_bare() {
     for way in Way::ALL {
         for host in ["a.test", "n.test", "rules.test"] {
             let mark = world.mark();
-            let outcome = world.guest().send(way, &world.get(way, host, "/v1/x")).await;
+            let outcome = world
+                .guest()
+                .send(way, &world.get(way, host, "/v1/x"))
+                .await;
             world.assert_denied(mark, &outcome, "token_missing", &format!("{way:?} {host}"));
             let answer = outcome.answered();
-            assert_eq!(answer.status, 401, "{way:?} {host}");
-            let realms: Vec<_> = answer.headers.all("www-authenticate").collect();
-            assert!(realms.iter().any(|value| value.contains("Bearer")), "{realms:?}");
-            assert!(realms.iter().any(|value| value.contains("Basic")), "{realms:?}");
+            // An absolute-form request is on the proxy's leg.
+            let (status, field) = if way == Way::AbsoluteForm {
+                (407, "proxy-authenticate")
+            } else {
+                (401, "www-authenticate")
+            };
+            assert_eq!(answer.status, status, "{way:?} {host}");
+            let realms: Vec<_> = answer.headers.all(field).collect();
+            assert!(
+                realms.iter().any(|value| value.contains("Bearer")),
+                "{realms:?}"
+            );
+            assert!(
+                realms.iter().any(|value| value.contains("Basic")),
+                "{realms:?}"
+            );
         }
         let bare = world.get(way, "optional.test", "/");
-        assert_eq!(world.guest().send(way, &bare).await.answered().status, 200, "{way:?}");
+        assert_eq!(
+            world.guest().send(way, &bare).await.answered().status,
+            200,
+            "{way:?}"
+        );
         let with_own_key = bare.header("x-api-key", "the guest's own");
         let mark = world.mark();
         let outcome = world.guest().send(way, &with_own_key).await;
@@ -107,27 +138,47 @@ async fn a_tunnel_that_shows_no_request_needs_its_token_at_connect() {
     })
     .await;
     let mark = world.mark();
-    let refused = world.guest().connect(&format!("pass.test:{}", world.tls.port())).await;
+    let refused = world
+        .guest()
+        .connect(&format!("pass.test:{}", world.tls.port()))
+        .await;
     let outcome = refused.expect_err("no token");
     world.assert_denied(mark, &outcome, "token_missing", "pass-through");
     let answer = outcome.response().unwrap();
     assert_eq!(answer.status, 407);
-    assert!(answer.headers.get("proxy-authenticate").is_some(), "{answer:?}");
+    assert!(
+        answer.headers.get("proxy-authenticate").is_some(),
+        "{answer:?}"
+    );
     let forged = world.guest().with_proxy_token("not.a.token");
     for host in ["pass.test", "a.test", "optional-pass.test", "x.test"] {
         let mark = world.mark();
-        let outcome = forged.connect(&format!("{host}:{}", world.tls.port())).await.expect_err(host);
+        let outcome = forged
+            .connect(&format!("{host}:{}", world.tls.port()))
+            .await
+            .expect_err(host);
         world.assert_denied(mark, &outcome, "token_invalid", host);
     }
-    let open = world.guest().connect(&format!("optional-pass.test:{}", world.tls.port())).await;
+    let open = world
+        .guest()
+        .connect(&format!("optional-pass.test:{}", world.tls.port()))
+        .await;
     assert!(open.is_ok());
 
     let before = world.tls.connections();
     let mark = world.mark();
     let req = world.get(Way::TunnelH1, "both.test", "/");
     let outcome = world.guest().send(Way::TunnelH1, &req).await;
-    world.assert_audited(mark, "token_missing", "TLS through a rule that also serves plain HTTP");
-    assert_eq!(world.tls.connections(), before, "dialled without a token: {outcome:?}");
+    world.assert_audited(
+        mark,
+        "token_missing",
+        "TLS through a rule that also serves plain HTTP",
+    );
+    assert_eq!(
+        world.tls.connections(),
+        before,
+        "dialled without a token: {outcome:?}"
+    );
 }
 
 fn part(value: &Value) -> String {
@@ -140,18 +191,26 @@ fn read_part(text: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forged_and_altered_tokens_are_refused() {
-    use aws_lc_rs::{hmac, signature::{Ed25519KeyPair, KeyPair}};
+    use aws_lc_rs::{
+        hmac,
+        signature::{Ed25519KeyPair, KeyPair},
+    };
     let world = World::new().await;
     let (_, token) = world.session();
     let (_, other) = world.session();
     let pieces: Vec<&str> = token.split('.').collect();
-    let [head, claims, signature] = pieces[..] else { panic!("a JWT has three parts") };
+    let [head, claims, signature] = pieces[..] else {
+        panic!("a JWT has three parts")
+    };
     let (header, body) = (read_part(head), read_part(claims));
     assert_eq!(header["alg"], "EdDSA");
     for key in ["iss", "aud", "sub", "jti", "exp"] {
         assert!(!body[key].is_null(), "the token has no {key}");
     }
-    let life = body["exp"].as_u64().unwrap() - body["iat"].as_u64().unwrap_or(body["exp"].as_u64().unwrap());
+    let life = body["exp"].as_u64().unwrap()
+        - body["iat"]
+            .as_u64()
+            .unwrap_or(body["exp"].as_u64().unwrap());
     assert!(life <= 3600, "a token lives for {life} s");
 
     let mine = Ed25519KeyPair::generate().unwrap();
@@ -180,20 +239,56 @@ async fn forged_and_altered_tokens_are_refused() {
     let forgeries = [
         ("alg none", none("none")),
         ("alg None", none("None")),
-        ("alg none, old signature", format!("{}.{claims}.{signature}", part(&with(&header, "alg", json!("none"))))),
+        (
+            "alg none, old signature",
+            format!(
+                "{}.{claims}.{signature}",
+                part(&with(&header, "alg", json!("none")))
+            ),
+        ),
         ("HS256 with a public key", hs256(public)),
-        ("HS256 with the kid", hs256(header["kid"].as_str().unwrap_or("").as_bytes())),
+        (
+            "HS256 with the kid",
+            hs256(header["kid"].as_str().unwrap_or("").as_bytes()),
+        ),
         ("HS256 with an empty key", hs256(b"")),
         ("another key, same kid", sign(&header, &body)),
-        ("another key in jwk", sign(&with(&header, "jwk", jwk.clone()), &body)),
-        ("another key at jku", sign(&with(&header, "jku", json!("http://127.0.0.1/jwks")), &body)),
-        ("kid traversal", sign(&with(&header, "kid", json!("../../../../dev/null")), &body)),
-        ("kid with a NUL", sign(&with(&header, "kid", json!("\u{0}")), &body)),
+        (
+            "another key in jwk",
+            sign(&with(&header, "jwk", jwk.clone()), &body),
+        ),
+        (
+            "another key at jku",
+            sign(&with(&header, "jku", json!("http://127.0.0.1/jwks")), &body),
+        ),
+        (
+            "kid traversal",
+            sign(&with(&header, "kid", json!("../../../../dev/null")), &body),
+        ),
+        (
+            "kid with a NUL",
+            sign(&with(&header, "kid", json!("\u{0}")), &body),
+        ),
         ("kid a number", sign(&with(&header, "kid", json!(1)), &body)),
-        ("no kid", sign(&json!({ "alg": "EdDSA", "typ": "JWT" }), &body)),
-        ("longer life", format!("{head}.{}.{signature}", part(&longer))),
-        ("another session", format!("{head}.{}.{signature}", part(&with(&body, "sub", json!("s_other"))))),
-        ("another token's claims", format!("{head}.{}.{signature}", other.split('.').nth(1).unwrap())),
+        (
+            "no kid",
+            sign(&json!({ "alg": "EdDSA", "typ": "JWT" }), &body),
+        ),
+        (
+            "longer life",
+            format!("{head}.{}.{signature}", part(&longer)),
+        ),
+        (
+            "another session",
+            format!(
+                "{head}.{}.{signature}",
+                part(&with(&body, "sub", json!("s_other")))
+            ),
+        ),
+        (
+            "another token's claims",
+            format!("{head}.{}.{signature}", other.split('.').nth(1).unwrap()),
+        ),
         ("flipped signature", format!("{head}.{claims}.{flipped}")),
         ("no signature", format!("{head}.{claims}.")),
         ("two parts", format!("{head}.{claims}")),
@@ -211,7 +306,12 @@ async fn forged_and_altered_tokens_are_refused() {
             world.assert_denied(mark, &outcome, "token_invalid", &format!("{way:?}: {what}"));
         }
         assert_eq!(
-            world.guest().send(way, &world.get(way, "a.test", "/").bearer(&token)).await.answered().status,
+            world
+                .guest()
+                .send(way, &world.get(way, "a.test", "/").bearer(&token))
+                .await
+                .answered()
+                .status,
             200,
             "{way:?}: the genuine one is good"
         );
@@ -223,7 +323,11 @@ async fn an_expired_token_is_refused_on_every_leg() {
     let world = World::new().await;
     let (_, token) = world.session_with(&["--ttl", "2s"]);
     let req = world.get(Way::TunnelH1, "a.test", "/").bearer(&token);
-    let mut open = world.guest().open(Way::TunnelH1, &req).await.expect("a tunnel");
+    let mut open = world
+        .guest()
+        .open(Way::TunnelH1, &req)
+        .await
+        .expect("a tunnel");
     assert_eq!(open.send(&req).await.answered().status, 200);
     tokio::time::sleep(std::time::Duration::from_millis(3100)).await;
     let mark = world.mark();
@@ -231,12 +335,24 @@ async fn an_expired_token_is_refused_on_every_leg() {
     world.assert_denied(mark, &outcome, "token_expired", "on a tunnel that is open");
     for way in Way::ALL {
         let mark = world.mark();
-        let outcome = world.guest().send(way, &world.get(way, "a.test", "/").bearer(&token)).await;
+        let outcome = world
+            .guest()
+            .send(way, &world.get(way, "a.test", "/").bearer(&token))
+            .await;
         world.assert_denied(mark, &outcome, "token_expired", &format!("{way:?}"));
     }
     let mark = world.mark();
-    let refused = world.guest().with_proxy_token(&token).connect(&format!("pass.test:{}", world.tls.port())).await;
-    world.assert_denied(mark, &refused.expect_err("expired"), "token_expired", "pass-through");
+    let refused = world
+        .guest()
+        .with_proxy_token(&token)
+        .connect(&format!("pass.test:{}", world.tls.port()))
+        .await;
+    world.assert_denied(
+        mark,
+        &refused.expect_err("expired"),
+        "token_expired",
+        "pass-through",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -247,12 +363,27 @@ async fn tokens_of_two_sessions_are_not_mixed() {
     let guest = world.guest().with_proxy_token(&first);
     for way in Way::ALL {
         let mark = world.mark();
-        let outcome = guest.send(way, &world.get(way, "a.test", "/").bearer(&second)).await;
-        world.assert_denied(mark, &outcome, "session_mismatch", &format!("{way:?}: connection and request"));
+        let outcome = guest
+            .send(way, &world.get(way, "a.test", "/").bearer(&second))
+            .await;
+        world.assert_denied(
+            mark,
+            &outcome,
+            "session_mismatch",
+            &format!("{way:?}: connection and request"),
+        );
         let mark = world.mark();
-        let req = world.get(way, "a.test", "/").bearer(&first).header("x-api-key", &second);
+        let req = world
+            .get(way, "a.test", "/")
+            .bearer(&first)
+            .header("x-api-key", &second);
         let outcome = world.guest().send(way, &req).await;
-        world.assert_denied(mark, &outcome, "session_mismatch", &format!("{way:?}: two fields"));
+        world.assert_denied(
+            mark,
+            &outcome,
+            "session_mismatch",
+            &format!("{way:?}: two fields"),
+        );
     }
 }
 
@@ -271,10 +402,21 @@ async fn a_forged_claim_field_changes_nothing() {
                 .header("x-deny-reason", "none")
         };
         let mark = world.mark();
-        let outcome = world.guest().send(way, &claims(world.get(way, "a.test", "/"))).await;
-        world.assert_denied(mark, &outcome, "token_missing", &format!("{way:?}: claims without a token"));
+        let outcome = world
+            .guest()
+            .send(way, &claims(world.get(way, "a.test", "/")))
+            .await;
+        world.assert_denied(
+            mark,
+            &outcome,
+            "token_missing",
+            &format!("{way:?}: claims without a token"),
+        );
         let mark = world.mark();
-        let answer = world.guest().send(way, &claims(world.get(way, "a.test", "/").bearer(&token))).await;
+        let answer = world
+            .guest()
+            .send(way, &claims(world.get(way, "a.test", "/").bearer(&token)))
+            .await;
         assert_eq!(answer.answered().status, 200, "{way:?}");
         world.assert_audited(mark, &id, "the token's session is the one in the record");
     }
@@ -291,11 +433,22 @@ async fn the_slot_of_one_destination_never_yields_the_credential_of_another() {
             ("one.wild.test", "authorization", K2, K1),
         ] {
             let before = world.tls.count();
-            let value = if field == "authorization" { format!("Bearer {token}") } else { token.clone() };
+            let value = if field == "authorization" {
+                format!("Bearer {token}")
+            } else {
+                token.clone()
+            };
             let req = world.get(way, host, "/").header(field, &value);
-            assert_eq!(world.guest().send(way, &req).await.answered().status, 200, "{host}");
+            assert_eq!(
+                world.guest().send(way, &req).await.answered().status,
+                200,
+                "{host}"
+            );
             let seen = &world.tls.seen()[before];
-            assert!(seen.mentions(own) && !seen.mentions(foreign), "{way:?} {host}: {seen:?}");
+            assert!(
+                seen.mentions(own) && !seen.mentions(foreign),
+                "{way:?} {host}: {seen:?}"
+            );
         }
     }
 }
@@ -322,11 +475,16 @@ async fn a_genuine_signature_does_not_excuse_wrong_claims() {
         let mut body = body.clone();
         change(&mut body);
         let text = format!("{}.{}", part(&header), part(&body));
-        format!("{text}.{}", URL_SAFE_NO_PAD.encode(key.sign(text.as_bytes())))
+        format!(
+            "{text}.{}",
+            URL_SAFE_NO_PAD.encode(key.sign(text.as_bytes()))
+        )
     };
     let exp = body["exp"].as_u64().unwrap();
-    let remove = |key: &'static str| move |body: &mut Value| {
-        body.as_object_mut().unwrap().remove(key);
+    let remove = |key: &'static str| {
+        move |body: &mut Value| {
+            body.as_object_mut().unwrap().remove(key);
+        }
     };
     let set = |key: &'static str, value: Value| move |body: &mut Value| body[key] = value.clone();
     let unchanged = sign(&|_| {});
@@ -335,21 +493,53 @@ async fn a_genuine_signature_does_not_excuse_wrong_claims() {
         ("no sub", sign(&remove("sub")), "token_invalid"),
         ("no aud", sign(&remove("aud")), "token_invalid"),
         ("no iss", sign(&remove("iss")), "token_invalid"),
-        ("another aud", sign(&set("aud", json!("another"))), "token_invalid"),
-        ("another iss", sign(&set("iss", json!("another"))), "token_invalid"),
-        ("nbf in the future", sign(&set("nbf", json!(exp + 600))), "token_invalid"),
-        ("over 60 minutes", sign(&set("exp", json!(exp + 100_000))), "token_invalid"),
-        ("exp as text", sign(&set("exp", json!(exp.to_string()))), "token_invalid"),
-        ("sub with a path", sign(&set("sub", json!("../../x"))), "token_invalid"),
-        ("expired", sign(&|body| {
-            body["exp"] = json!(1_700_000_000);
-            body["iat"] = json!(1_699_999_000);
-            body["nbf"] = json!(1_699_999_000);
-        }), "token_expired"),
+        (
+            "another aud",
+            sign(&set("aud", json!("another"))),
+            "token_invalid",
+        ),
+        (
+            "another iss",
+            sign(&set("iss", json!("another"))),
+            "token_invalid",
+        ),
+        (
+            "nbf in the future",
+            sign(&set("nbf", json!(exp + 600))),
+            "token_invalid",
+        ),
+        (
+            "over 60 minutes",
+            sign(&set("exp", json!(exp + 100_000))),
+            "token_invalid",
+        ),
+        (
+            "exp as text",
+            sign(&set("exp", json!(exp.to_string()))),
+            "token_invalid",
+        ),
+        (
+            "sub with a path",
+            sign(&set("sub", json!("../../x"))),
+            "token_invalid",
+        ),
+        (
+            "expired",
+            sign(&|body| {
+                body["exp"] = json!(1_700_000_000);
+                body["iat"] = json!(1_699_999_000);
+                body["nbf"] = json!(1_699_999_000);
+            }),
+            "token_expired",
+        ),
     ];
     for way in Way::ALL {
         let req = world.get(way, "a.test", "/").bearer(&unchanged);
-        assert_eq!(world.guest().send(way, &req).await.answered().status, 200, "the method works");
+        assert_eq!(
+            world.guest().send(way, &req).await.answered().status,
+            200,
+            "the method works"
+        );
         for (what, forged, code) in &cases {
             let mark = world.mark();
             let req = world.get(way, "a.test", "/").bearer(forged);

@@ -53,7 +53,9 @@ impl OperatorClient {
     /// A client for the socket at this path.
     #[must_use]
     pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+        Self {
+            socket: socket.to_owned(),
+        }
     }
 
     /// Creates a session.
@@ -61,7 +63,8 @@ impl OperatorClient {
     /// # Errors
     /// [`ClientError`].
     pub async fn create(&self, wanted: &CreateSession) -> Result<CreatedSession, ClientError> {
-        let body = serde_json::to_vec(wanted).map_err(|error| ClientError::Broken(error.to_string()))?;
+        let body =
+            serde_json::to_vec(wanted).map_err(|error| ClientError::Broken(error.to_string()))?;
         read(&self.call(Method::POST, "/v1/sessions", body).await?)
     }
 
@@ -86,7 +89,9 @@ impl OperatorClient {
     /// # Errors
     /// [`ClientError`].
     pub async fn end(&self, id: &str) -> Result<(), ClientError> {
-        self.call(Method::DELETE, &format!("/v1/sessions/{id}"), Vec::new()).await.map(drop)
+        self.call(Method::DELETE, &format!("/v1/sessions/{id}"), Vec::new())
+            .await
+            .map(drop)
     }
 
     async fn call(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, ClientError> {
@@ -98,16 +103,29 @@ impl OperatorClient {
             return Ok(body);
         }
         let problem: Problem = read(&body)?;
-        Err(ClientError::Refused { code: problem.code, detail: problem.detail })
+        Err(ClientError::Refused {
+            code: problem.code,
+            detail: problem.detail,
+        })
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes), ClientError> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|source| ClientError::NotRunning { path: self.socket.clone(), source })?;
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let stream =
+            UnixStream::connect(&self.socket)
+                .await
+                .map_err(|source| ClientError::NotRunning {
+                    path: self.socket.clone(),
+                    source,
+                })?;
         let broken = |error: &dyn std::fmt::Display| ClientError::Broken(error.to_string());
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| broken(&e))?;
         tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
@@ -117,7 +135,11 @@ impl OperatorClient {
             .map_err(|e| broken(&e))?;
         let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
         let status = response.status();
-        let body = response.into_body().collect().await.map_err(|e| broken(&e))?;
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(|e| broken(&e))?;
         Ok((status, body.to_bytes()))
     }
 }

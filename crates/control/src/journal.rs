@@ -62,7 +62,9 @@ pub enum JournalError {
         source: io::Error,
     },
     /// A line is not an entry.
-    #[error("{path}:{line}: not a journal entry; restore the file from a copy, or remove it to forget all sessions")]
+    #[error(
+        "{path}:{line}: not a journal entry; restore the file from a copy, or remove it to forget all sessions"
+    )]
     Corrupt {
         /// Which file.
         path: PathBuf,
@@ -85,11 +87,21 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]; nothing was changed then.
     pub fn open(path: &Path, now: u64) -> Result<(Self, Vec<Entry>), JournalError> {
-        let failed = |source| JournalError::Io { path: path.to_owned(), source };
+        let failed = |source| JournalError::Io {
+            path: path.to_owned(),
+            source,
+        };
         let entries = Self::read(path, now)?;
         let file = rewrite(path, &entries).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
-        Ok((Self { path: path.to_owned(), file, length }, entries))
+        Ok((
+            Self {
+                path: path.to_owned(),
+                file,
+                length,
+            },
+            entries,
+        ))
     }
 
     /// Reads what is worth keeping, and changes nothing. No file is an empty journal.
@@ -100,7 +112,12 @@ impl Journal {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(source) => return Err(JournalError::Io { path: path.to_owned(), source }),
+            Err(source) => {
+                return Err(JournalError::Io {
+                    path: path.to_owned(),
+                    source,
+                });
+            }
         };
         let mut entries = parse(path, &text)?;
         entries.retain(|entry| entry.is_worth_keeping(now));
@@ -110,7 +127,11 @@ impl Journal {
     /// A journal whose every append fails.
     #[cfg(test)]
     pub(crate) fn read_only(path: &Path) -> Self {
-        Self { path: path.to_owned(), file: File::open(path).unwrap(), length: 0 }
+        Self {
+            path: path.to_owned(),
+            file: File::open(path).unwrap(),
+            length: 0,
+        }
     }
 
     /// Appends an entry; on return it is on disk.
@@ -119,11 +140,17 @@ impl Journal {
     /// [`JournalError::Io`]; then the entry is not part of the journal.
     pub fn append(&mut self, entry: &Entry) -> Result<(), JournalError> {
         let line = to_line(entry);
-        let result = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
+        let result = self
+            .file
+            .write_all(line.as_bytes())
+            .and_then(|()| self.file.sync_data());
         if let Err(source) = result {
             // Half a line would make the next one unreadable.
             let _ = self.file.set_len(self.length);
-            return Err(JournalError::Io { path: self.path.clone(), source });
+            return Err(JournalError::Io {
+                path: self.path.clone(),
+                source,
+            });
         }
         self.length += line.len() as u64;
         Ok(())
@@ -140,8 +167,10 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, JournalError> {
     let lines = text.get(..whole).unwrap_or_default().lines().enumerate();
     lines
         .map(|(index, line)| {
-            serde_json::from_str(line)
-                .map_err(|_| JournalError::Corrupt { path: path.to_owned(), line: index + 1 })
+            serde_json::from_str(line).map_err(|_| JournalError::Corrupt {
+                path: path.to_owned(),
+                line: index + 1,
+            })
         })
         .collect()
 }
@@ -149,7 +178,12 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, JournalError> {
 /// Writes the kept entries beside the file and puts them in its place.
 fn rewrite(path: &Path, entries: &[Entry]) -> io::Result<File> {
     let fresh = path.with_extension("new");
-    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
+    let mut file = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)?;
     for entry in entries {
         file.write_all(to_line(entry).as_bytes())?;
     }
@@ -167,7 +201,10 @@ mod tests {
     use super::*;
 
     fn end(id: &str, at: u64) -> Entry {
-        Entry::End { id: id.to_owned(), at }
+        Entry::End {
+            id: id.to_owned(),
+            at,
+        }
     }
 
     #[test]
@@ -178,7 +215,10 @@ mod tests {
         assert_eq!(entries, []);
         journal.append(&end("a", 100)).unwrap();
         journal.append(&end("b", 101)).unwrap();
-        assert_eq!(Journal::open(&path, 102).unwrap().1, [end("a", 100), end("b", 101)]);
+        assert_eq!(
+            Journal::open(&path, 102).unwrap().1,
+            [end("a", 100), end("b", 101)]
+        );
     }
 
     #[test]
@@ -188,7 +228,10 @@ mod tests {
         std::fs::write(&path, to_line(&end("a", 1)) + "{\"op\":\"end\",\"id").unwrap();
         assert_eq!(Journal::open(&path, 2).unwrap().1, [end("a", 1)]);
         std::fs::write(&path, format!("nonsense\n{}", to_line(&end("a", 1)))).unwrap();
-        assert!(matches!(Journal::open(&path, 2), Err(JournalError::Corrupt { line: 1, .. })));
+        assert!(matches!(
+            Journal::open(&path, 2),
+            Err(JournalError::Corrupt { line: 1, .. })
+        ));
     }
 
     #[test]
@@ -197,6 +240,12 @@ mod tests {
         let path = dir.path().join("sessions.jsonl");
         std::fs::write(&path, to_line(&end("a", 10))).unwrap();
         assert_eq!(Journal::open(&path, 10 + 12 * 3600).unwrap().1.len(), 1);
-        assert_eq!(Journal::open(&path, 10 + KEEP_ENDED_SECONDS).unwrap().1.len(), 0);
+        assert_eq!(
+            Journal::open(&path, 10 + KEEP_ENDED_SECONDS)
+                .unwrap()
+                .1
+                .len(),
+            0
+        );
     }
 }

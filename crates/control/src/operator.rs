@@ -101,13 +101,15 @@ pub struct Operator {
 /// # Errors
 /// The path and why.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
-    let explain = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let explain =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(explain(error)),
         _ => {}
     }
     let listener = UnixListener::bind(path).map_err(explain)?;
-    rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(0o600)).map_err(|e| explain(e.into()))?;
+    rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(0o600))
+        .map_err(|e| explain(e.into()))?;
     Ok(listener)
 }
 
@@ -164,9 +166,12 @@ impl Operator {
         let segments: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
         let result = match (&parts.method, segments.as_slice()) {
             (&Method::POST, ["v1", "sessions"]) => self.create(body).await,
-            (&Method::GET, ["v1", "sessions"]) => {
-                Ok(json(StatusCode::OK, &SessionList { sessions: self.sessions.list((self.now)()) }))
-            }
+            (&Method::GET, ["v1", "sessions"]) => Ok(json(
+                StatusCode::OK,
+                &SessionList {
+                    sessions: self.sessions.list((self.now)()),
+                },
+            )),
             (&Method::DELETE, ["v1", "sessions", id]) => self.end(id).await,
             (&Method::GET, ["v1", "gateway"]) => Ok(json(StatusCode::OK, &(self.about)())),
             (&Method::GET, ["v1", "jwks"]) => Ok(json(StatusCode::OK, &self.keys.jwks())),
@@ -180,15 +185,21 @@ impl Operator {
         let wanted: CreateSession = if body.is_empty() {
             CreateSession::default()
         } else {
-            serde_json::from_slice(&body)
-                .map_err(|error| problem(StatusCode::BAD_REQUEST, "invalid_body", &error.to_string()))?
+            serde_json::from_slice(&body).map_err(|error| {
+                problem(StatusCode::BAD_REQUEST, "invalid_body", &error.to_string())
+            })?
         };
         let ttl = self.check(&wanted)?;
         let operator = Arc::clone(self);
         let created = tokio::task::spawn_blocking(move || {
             let (id, now) = (new_session_id(), (operator.now)());
-            let minted = operator.keys.mint(&id, ttl, now).map_err(|error| error.to_string())?;
-            let created = operator.sessions.create(&id, wanted.labels, minted.expires, now);
+            let minted = operator
+                .keys
+                .mint(&id, ttl, now)
+                .map_err(|error| error.to_string())?;
+            let created = operator
+                .sessions
+                .create(&id, wanted.labels, minted.expires, now);
             created.map_err(|error| error.to_string())?;
             Ok::<_, String>(CreatedSession {
                 id: id.as_str().to_owned(),
@@ -198,7 +209,11 @@ impl Operator {
         });
         match flatten(created.await) {
             Ok(created) => Ok(json(StatusCode::CREATED, &created)),
-            Err(detail) => Err(problem(StatusCode::INTERNAL_SERVER_ERROR, "not_stored", &detail)),
+            Err(detail) => Err(problem(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "not_stored",
+                &detail,
+            )),
         }
     }
 
@@ -207,28 +222,54 @@ impl Operator {
         let longest = (self.ttl)();
         let ttl = wanted.ttl_seconds.map_or(longest, Duration::from_secs);
         if ttl.is_zero() || ttl > longest {
-            return bad(&format!("ttl_seconds: 1 to {} (sessions.ttl)", longest.as_secs()));
+            return bad(&format!(
+                "ttl_seconds: 1 to {} (sessions.ttl)",
+                longest.as_secs()
+            ));
         }
         let too_long = |text: &String| text.len() > MAX_LABEL_LENGTH;
-        if wanted.labels.len() > MAX_LABELS || wanted.labels.iter().any(|(k, v)| too_long(k) || too_long(v)) {
-            return bad(&format!("labels: at most {MAX_LABELS}, of at most {MAX_LABEL_LENGTH} bytes"));
+        if wanted.labels.len() > MAX_LABELS
+            || wanted
+                .labels
+                .iter()
+                .any(|(k, v)| too_long(k) || too_long(v))
+        {
+            return bad(&format!(
+                "labels: at most {MAX_LABELS}, of at most {MAX_LABEL_LENGTH} bytes"
+            ));
         }
         Ok(ttl)
     }
 
     async fn end(self: &Arc<Self>, id: &str) -> Result<Response<Full<Bytes>>, Refused> {
         let Some(id) = SessionId::parse(id).filter(|id| self.sessions.is_known(id)) else {
-            return Err(problem(StatusCode::NOT_FOUND, "unknown_session", "no session of this gateway has this id"));
+            return Err(problem(
+                StatusCode::NOT_FOUND,
+                "unknown_session",
+                "no session of this gateway has this id",
+            ));
         };
         let operator = Arc::clone(self);
         let ended = tokio::task::spawn_blocking(move || {
-            operator.sessions.end(&id, (operator.now)()).map_err(|error| error.to_string())
+            operator
+                .sessions
+                .end(&id, (operator.now)())
+                .map_err(|error| error.to_string())
         });
         match flatten(ended.await) {
-            Ok(()) => Ok(Response::builder().status(StatusCode::NO_CONTENT).body(Full::default()).unwrap_or_default()),
+            Ok(()) => Ok(Response::builder()
+                .status(StatusCode::NO_CONTENT)
+                .body(Full::default())
+                .unwrap_or_default()),
             Err(detail) => {
-                let detail = format!("the session is cut, but would be valid again after a restart: {detail}");
-                Err(problem(StatusCode::INTERNAL_SERVER_ERROR, "not_stored", &detail))
+                let detail = format!(
+                    "the session is cut, but would be valid again after a restart: {detail}"
+                );
+                Err(problem(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "not_stored",
+                    &detail,
+                ))
             }
         }
     }
@@ -243,8 +284,16 @@ fn flatten<T>(result: Result<Result<T, String>, tokio::task::JoinError>) -> Resu
 async fn read_body(body: Incoming) -> Result<Bytes, Refused> {
     match tokio::time::timeout(HEAD_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(_)) => Err(problem(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "at most 64 KiB")),
-        Err(_) => Err(problem(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not arrive in time")),
+        Ok(Err(_)) => Err(problem(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            "at most 64 KiB",
+        )),
+        Err(_) => Err(problem(
+            StatusCode::REQUEST_TIMEOUT,
+            "timeout",
+            "the body did not arrive in time",
+        )),
     }
 }
 
@@ -252,10 +301,19 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
     let body = serde_json::to_vec(value).unwrap_or_default();
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        http::HeaderValue::from_static("application/json"),
+    );
     response
 }
 
 fn problem(status: StatusCode, code: &str, detail: &str) -> Refused {
-    Box::new(json(status, &Problem { code: code.to_owned(), detail: detail.to_owned() }))
+    Box::new(json(
+        status,
+        &Problem {
+            code: code.to_owned(),
+            detail: detail.to_owned(),
+        },
+    ))
 }

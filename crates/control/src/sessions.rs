@@ -60,18 +60,34 @@ impl Sessions {
     /// # Errors
     /// [`JournalError`].
     pub fn read(path: &Path, now: UnixSeconds) -> Result<impl Denylist, JournalError> {
-        let ended = Journal::read(path, now.0)?.into_iter().filter_map(|entry| match entry {
-            Entry::End { id, .. } => SessionId::parse(&id),
-            Entry::Create { .. } => None,
-        });
+        let ended = Journal::read(path, now.0)?
+            .into_iter()
+            .filter_map(|entry| match entry {
+                Entry::End { id, .. } => SessionId::parse(&id),
+                Entry::Create { .. } => None,
+            });
         Ok(ReadDenylist(ended.collect()))
     }
 
     fn apply(&self, entry: Entry) {
         match entry {
-            Entry::Create { id, at, expires, labels } => {
+            Entry::Create {
+                id,
+                at,
+                expires,
+                labels,
+            } => {
                 if let Some(key) = SessionId::parse(&id) {
-                    self.known.insert(key, SessionView { id, created: at, expires, ended: false, labels });
+                    self.known.insert(
+                        key,
+                        SessionView {
+                            id,
+                            created: at,
+                            expires,
+                            ended: false,
+                            labels,
+                        },
+                    );
                 }
             }
             Entry::End { id, .. } => {
@@ -90,7 +106,10 @@ impl Sessions {
 
     fn commit(&self, entry: Entry) -> Result<(), JournalError> {
         // A panic while the lock was held left the journal as a failed write would: it is still usable.
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner).append(&entry)?;
+        self.journal
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .append(&entry)?;
         self.apply(entry);
         Ok(())
     }
@@ -106,7 +125,12 @@ impl Sessions {
         expires: UnixSeconds,
         now: UnixSeconds,
     ) -> Result<(), JournalError> {
-        self.commit(Entry::Create { id: id.as_str().to_owned(), at: now.0, expires: expires.0, labels })
+        self.commit(Entry::Create {
+            id: id.as_str().to_owned(),
+            at: now.0,
+            expires: expires.0,
+            labels,
+        })
     }
 
     /// Ends a session, known or not, and cuts what it has open. Blocks on the disk. Ending it again is no error.
@@ -114,17 +138,27 @@ impl Sessions {
     /// # Errors
     /// [`JournalError::Io`]; then it is cut and refused all the same until a restart.
     pub fn end(&self, id: &SessionId, now: UnixSeconds) -> Result<(), JournalError> {
-        let entry = Entry::End { id: id.as_str().to_owned(), at: now.0 };
+        let entry = Entry::End {
+            id: id.as_str().to_owned(),
+            at: now.0,
+        };
         // When in doubt, the session is over: the kill must not wait for a disk.
         self.apply(entry.clone());
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner).append(&entry)
+        self.journal
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .append(&entry)
     }
 
     /// Every session whose token has not run out, the newest first.
     #[must_use]
     pub fn list(&self, now: UnixSeconds) -> Vec<SessionView> {
-        let mut views: Vec<_> =
-            self.known.iter().filter(|view| view.expires > now.0).map(|view| view.clone()).collect();
+        let mut views: Vec<_> = self
+            .known
+            .iter()
+            .filter(|view| view.expires > now.0)
+            .map(|view| view.clone())
+            .collect();
         views.sort_by(|a, b| (b.created, &b.id).cmp(&(a.created, &a.id)));
         views
     }
@@ -190,7 +224,9 @@ mod tests {
     fn an_ended_session_stays_ended_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let sessions = open(&dir);
-        sessions.create(&id("a"), BTreeMap::new(), UnixSeconds(2_000), NOW).unwrap();
+        sessions
+            .create(&id("a"), BTreeMap::new(), UnixSeconds(2_000), NOW)
+            .unwrap();
         sessions.end(&id("a"), NOW).unwrap();
         sessions.end(&id("never-seen"), NOW).unwrap();
         let restarted = open(&dir);
@@ -216,7 +252,11 @@ mod tests {
         // A journal opened read-only fails every append, whoever runs the test.
         let path = dir.path().join("sessions.jsonl");
         *sessions.journal.lock().unwrap() = Journal::read_only(&path);
-        assert!(sessions.create(&id("b"), BTreeMap::new(), UnixSeconds(2_000), NOW).is_err());
+        assert!(
+            sessions
+                .create(&id("b"), BTreeMap::new(), UnixSeconds(2_000), NOW)
+                .is_err()
+        );
         assert!(!sessions.is_known(&id("b")));
         assert!(sessions.end(&id("a"), NOW).is_err());
         assert!(sessions.is_revoked(&id("a")));
@@ -226,7 +266,9 @@ mod tests {
     fn the_sweep_forgets_sessions_that_ran_out_but_not_the_denylist() {
         let dir = tempfile::tempdir().unwrap();
         let sessions = open(&dir);
-        sessions.create(&id("a"), BTreeMap::new(), UnixSeconds(2_000), NOW).unwrap();
+        sessions
+            .create(&id("a"), BTreeMap::new(), UnixSeconds(2_000), NOW)
+            .unwrap();
         sessions.end(&id("a"), NOW).unwrap();
         sessions.sweep(UnixSeconds(2_000));
         assert!(sessions.list(NOW).is_empty());

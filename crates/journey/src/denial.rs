@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use crate::policy::RuleId;
+use crate::{policy::RuleId, session::SessionId};
 
 /// Whose fault a denial is: it decides the HTTP status class and who should act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +78,7 @@ deny_codes! {
     NameNotResolved "name_not_resolved" 502 Upstream "The host's name could not be resolved." "Check the name; try again later.";
     AddressDenied "address_denied" 403 Policy "The host resolves to an address that is never dialled." "Private, local and metadata addresses need an explicit exception by the operator.";
     // bump or pass through
+    TlsNotAllowed "tls_not_allowed" 403 Policy "The rule of this host judges requests, and inside this TLS they cannot be seen." "Use http, or ask the operator to bump the host.";
     TlsRequired "tls_required" 403 Policy "The tunnel does not carry TLS." "Speak TLS inside the tunnel.";
     ServerNameMissing "server_name_missing" 403 Policy "The TLS client sent no server name." "Send the SNI extension.";
     ServerNameMismatch "server_name_mismatch" 421 Client "The TLS server name differs from the tunnel's host." "Use the same host in CONNECT and in TLS.";
@@ -125,6 +126,7 @@ pub struct Denial {
     code: DenyCode,
     detail: Cow<'static, str>,
     rule: Option<RuleId>,
+    session: Option<SessionId>,
     retry_after_seconds: Option<u64>,
 }
 
@@ -136,6 +138,7 @@ impl Denial {
             code,
             detail: Cow::Borrowed(""),
             rule: None,
+            session: None,
             retry_after_seconds: None,
         }
     }
@@ -151,6 +154,13 @@ impl Denial {
     #[must_use]
     pub fn by(mut self, rule: &RuleId) -> Self {
         self.rule = Some(rule.clone());
+        self
+    }
+
+    /// Names the session whose request it was, where that was known before the refusal.
+    #[must_use]
+    pub fn of(mut self, session: &SessionId) -> Self {
+        self.session = Some(session.clone());
         self
     }
 
@@ -177,6 +187,12 @@ impl Denial {
     #[must_use]
     pub const fn rule(&self) -> Option<&RuleId> {
         self.rule.as_ref()
+    }
+
+    /// The session whose request it was, if that was known.
+    #[must_use]
+    pub const fn session(&self) -> Option<&SessionId> {
+        self.session.as_ref()
     }
 
     /// Seconds after which a retry can succeed, if that is known.

@@ -102,7 +102,10 @@ pub fn judge_connection<P: Plane>(
     presented: &[PresentedToken<'_>],
 ) -> Result<ConnectionPass, Denial> {
     let session = attribute(plane, presented)?;
-    let allowed = policy.allow(destination)?;
+    let allowed = policy.allow(destination).map_err(|denial| match &session {
+        Some(session) => denial.of(session.id()),
+        None => denial,
+    })?;
     let rule = allowed.rule();
     let shows_requests = rule.posture == Posture::Bump || rule.plaintext;
     if session.is_none() && rule.token == TokenDemand::Required && !shows_requests {
@@ -169,7 +172,7 @@ pub enum TunnelTreatment {
 /// Not asked for [`TunnelProtocol::Opaque`], whose peer may speak first.
 ///
 /// # Errors
-/// [`DenyCode::TlsRequired`], [`DenyCode::ServerNameMissing`], [`DenyCode::ServerNameMismatch`] or
+/// [`DenyCode::TlsRequired`], [`DenyCode::TlsNotAllowed`], [`DenyCode::ServerNameMissing`], [`DenyCode::ServerNameMismatch`] or
 /// [`DenyCode::EncryptedClientHello`].
 pub fn judge_opening(
     pass: &ConnectionPass,
@@ -195,6 +198,8 @@ pub fn judge_opening(
         .map_err(|denial| denial.by(&rule.id))?;
     match rule.posture {
         Posture::Bump => Ok(TunnelTreatment::Bump),
+        // Rules that only the destination's plain requests can be held against are not stepped around by TLS.
+        Posture::PassThrough if !rule.requests.is_unrestricted() => deny(DenyCode::TlsNotAllowed),
         // Only the plain requests of this destination could have brought their token later.
         Posture::PassThrough if pass.session.is_none() && rule.token == TokenDemand::Required => {
             deny(DenyCode::TokenMissing)
@@ -260,6 +265,24 @@ pub fn judge_request<P: Plane>(
     judge_upgrade(request)?;
     let allowed = policy.allow(request.destination.clone())?;
     let (session, presentation) = identify_session(plane, policy, request, allowed.rule())?;
+    let known = session.clone();
+    admit_request(plane, policy, request, allowed, session, presentation).map_err(|denial| {
+        match &known {
+            Some(session) => denial.of(session.id()),
+            None => denial,
+        }
+    })
+}
+
+/// Authorize, limit, inject.
+fn admit_request<P: Plane>(
+    plane: &P,
+    policy: &Policy,
+    request: &RequestEvidence<'_>,
+    allowed: AllowedDestination,
+    session: Option<Session>,
+    presentation: Presentation,
+) -> Result<InjectionPlan<<P::Credentials as Credentials>::Lease>, Denial> {
     let permit = authorize(
         allowed,
         request.method,
@@ -316,11 +339,15 @@ fn identify_session<P: Plane>(
     // The connection's session is asked again: it may have been ended since.
     let attributed = match request.attributed {
         Some(session) if plane.denylist().is_revoked(session.id()) => {
-            return Err(by_rule(DenyCode::SessionRevoked.into()));
+            return Err(by_rule(
+                Denial::new(DenyCode::SessionRevoked).of(session.id()),
+            ));
         }
         // A tunnel outlives its token's lifetime at most until its next request.
         Some(session) if session.claims().expires <= plane.now() && own.is_none() => {
-            return Err(by_rule(DenyCode::TokenExpired.into()));
+            return Err(by_rule(
+                Denial::new(DenyCode::TokenExpired).of(session.id()),
+            ));
         }
         attributed => attributed,
     };

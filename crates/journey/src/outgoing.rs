@@ -5,7 +5,7 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        CONNECTION, IF_RANGE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, TE, TRAILER,
+        CONNECTION, IF_RANGE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, TE,
         TRANSFER_ENCODING, UPGRADE,
     },
 };
@@ -20,14 +20,13 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-const HOP_BY_HOP: [HeaderName; 10] = [
+const HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     KEEP_ALIVE,
     PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION,
     PROXY_CONNECTION,
     TE,
-    TRAILER,
     TRANSFER_ENCODING,
     UPGRADE,
     HTTP2_SETTINGS,
@@ -112,21 +111,52 @@ fn field_reveals_token(text: &str, tokens: &impl TokenVerifier, now: UnixSeconds
         && token_in_field(text).is_some_and(|token| reveals_token(&token, tokens, now))
 }
 
-/// Whether a good session token, of whichever session, or one that was good, stands anywhere in a text.
+/// Whether a good session token, of whichever session, or one that was good, stands anywhere in a text, as it is or
+/// percent-encoded.
 #[must_use]
 pub fn reveals_token(text: &str, tokens: &impl TokenVerifier, now: UnixSeconds) -> bool {
+    if text.contains('%') {
+        let decoded: Vec<u8> = percent_decode(text.as_bytes()).collect();
+        if holds_token(&String::from_utf8_lossy(&decoded), tokens, now) {
+            return true;
+        }
+    }
+    holds_token(text, tokens, now)
+}
+
+fn holds_token(text: &str, tokens: &impl TokenVerifier, now: UnixSeconds) -> bool {
     // Every JWT begins with the base64url form of `{"`. Only a run of JWT characters with two dots can hold one.
     text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')))
         .filter(|run| run.matches('.').count() >= 2)
         .any(|run| {
             run.match_indices("eyJ").take(MAX_STARTS).any(|(start, _)| {
                 let candidate = run.get(start..).unwrap_or_default();
-                matches!(
-                    tokens.verify(candidate, now),
-                    Ok(_) | Err(TokenFault::Expired)
-                )
+                // Other labels may follow: the token ends with its third part.
+                let end = candidate
+                    .match_indices('.')
+                    .nth(2)
+                    .map_or(candidate.len(), |(end, _)| end);
+                let token = candidate.get(..end).unwrap_or_default();
+                matches!(tokens.verify(token, now), Ok(_) | Err(TokenFault::Expired))
             })
         })
+}
+
+fn percent_decode(bytes: &[u8]) -> impl Iterator<Item = u8> + '_ {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let (first, after) = rest.split_first()?;
+        let pair = after
+            .get(..2)
+            .filter(|_| *first == b'%')
+            .and_then(|pair| std::str::from_utf8(pair).ok());
+        if let Some(byte) = pair.and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
+            rest = after.get(2..).unwrap_or_default();
+            return Some(byte);
+        }
+        rest = after;
+        Some(*first)
+    })
 }
 
 /// How many places of a run are tried: a token may follow other characters of its own alphabet, but a run made of

@@ -309,7 +309,7 @@ pub fn check_denylist(
     authenticated: Authenticated,
 ) -> Result<Session, Denial> {
     if denylist.is_revoked(&authenticated.claims.session) {
-        return Err(DenyCode::SessionRevoked.into());
+        return Err(Denial::new(DenyCode::SessionRevoked).of(&authenticated.claims.session));
     }
     Ok(Session {
         claims: authenticated.claims,

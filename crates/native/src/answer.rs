@@ -5,7 +5,8 @@ use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, Response, StatusCode,
     header::{
-        CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, PROXY_AUTHENTICATE, RETRY_AFTER, WWW_AUTHENTICATE,
+        CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, PROXY_AUTHENTICATE, RETRY_AFTER,
+        WWW_AUTHENTICATE,
     },
 };
 use outgate_journey::denial::{Denial, DenyCode};
@@ -33,7 +34,12 @@ pub(crate) enum Afterwards {
 }
 
 /// Makes the answer to a refused request.
-pub(crate) fn refuse(denial: &Denial, request_id: &str, challenge: Challenge, after: Afterwards) -> Response<Bytes> {
+pub(crate) fn refuse(
+    denial: &Denial,
+    request_id: &str,
+    challenge: Challenge,
+    after: Afterwards,
+) -> Response<Bytes> {
     let code = denial.code();
     let mut response = Response::new(Bytes::from(body(denial, request_id)));
     *response.status_mut() = status(code, challenge);
@@ -54,7 +60,10 @@ pub(crate) fn refuse(denial: &Denial, request_id: &str, challenge: Challenge, af
             Challenge::Proxy => PROXY_AUTHENTICATE,
             Challenge::Destination => WWW_AUTHENTICATE,
         };
-        headers.append(name.clone(), HeaderValue::from_static("Basic realm=\"outgate\", charset=\"UTF-8\""));
+        headers.append(
+            name.clone(),
+            HeaderValue::from_static("Basic realm=\"outgate\", charset=\"UTF-8\""),
+        );
         headers.append(name, HeaderValue::from_static("Bearer realm=\"outgate\""));
     }
     if let Some(seconds) = denial.retry_after_seconds() {
@@ -90,7 +99,12 @@ fn body(denial: &Denial, request_id: &str) -> Vec<u8> {
 /// An answer as bytes, for the leg that is not served by the HTTP library.
 pub(crate) fn to_wire(response: &Response<Bytes>) -> Vec<u8> {
     let status = response.status();
-    let mut out = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("")).into_bytes();
+    let mut out = format!(
+        "HTTP/1.1 {} {}\r\n",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or("")
+    )
+    .into_bytes();
     for (name, value) in response.headers() {
         out.extend_from_slice(name.as_str().as_bytes());
         out.extend_from_slice(b": ");
@@ -120,7 +134,9 @@ mod tests {
 
     #[test]
     fn a_denial_names_its_code_rule_and_remedy_but_not_its_private_detail() {
-        let denial = Denial::new(DenyCode::PathNotAllowed).by(&RuleId::new("destinations[0] a.test")).because("private");
+        let denial = Denial::new(DenyCode::PathNotAllowed)
+            .by(&RuleId::new("destinations[0] a.test"))
+            .because("private");
         let response = refuse(&denial, "r1", Challenge::Destination, Afterwards::KeepAlive);
         assert_eq!(response.status(), 403);
         assert_eq!(response.headers()["x-deny-reason"], "path_not_allowed");
@@ -134,15 +150,32 @@ mod tests {
     fn a_missing_token_is_asked_for_by_the_leg_that_wants_it() {
         let denial = DenyCode::TokenMissing.into();
         let proxy = refuse(&denial, "r", Challenge::Proxy, Afterwards::KeepAlive);
-        assert_eq!((proxy.status().as_u16(), proxy.headers().get_all("proxy-authenticate").iter().count()), (407, 2));
+        assert_eq!(
+            (
+                proxy.status().as_u16(),
+                proxy.headers().get_all("proxy-authenticate").iter().count()
+            ),
+            (407, 2)
+        );
         let origin = refuse(&denial, "r", Challenge::Destination, Afterwards::KeepAlive);
-        assert_eq!((origin.status().as_u16(), origin.headers().get_all("www-authenticate").iter().count()), (401, 2));
+        assert_eq!(
+            (
+                origin.status().as_u16(),
+                origin.headers().get_all("www-authenticate").iter().count()
+            ),
+            (401, 2)
+        );
     }
 
     #[test]
     fn every_code_has_an_answer() {
         for code in DenyCode::ALL {
-            let response = refuse(&(*code).into(), "r", Challenge::Destination, Afterwards::Close);
+            let response = refuse(
+                &(*code).into(),
+                "r",
+                Challenge::Destination,
+                Afterwards::Close,
+            );
             assert_eq!(response.status().as_u16(), code.status());
             assert!(to_wire(&response).starts_with(b"HTTP/1.1 "));
         }

@@ -17,9 +17,14 @@ use outgate_credential::ScrubBody;
 use outgate_journey::denial::DenyCode;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use crate::{guard::ActiveExchange, limits::SessionUse, pool::{Pool, PoolKey, Sender}, trail::Trail};
+use crate::{
+    guard::ActiveExchange,
+    limits::SessionUse,
+    pool::{Pool, PoolKey, Sender},
+    trail::Trail,
+};
 
 /// Any error of a body: whatever it is, the stream is cut.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -52,7 +57,11 @@ pub(crate) struct Budget {
 impl Budget {
     /// Counts bytes; `Err` once the budget is used up.
     pub(crate) fn charge(&self, bytes: usize) -> Result<(), DenyCode> {
-        if self.used.charge(bytes as u64, self.limit) { Ok(()) } else { Err(DenyCode::BytesLimit) }
+        if self.used.charge(bytes as u64, self.limit) {
+            Ok(())
+        } else {
+            Err(DenyCode::BytesLimit)
+        }
     }
 }
 
@@ -63,14 +72,30 @@ pin_project! {
         inner: Option<Incoming>,
         meter: Arc<Meter>,
         budget: Option<Budget>,
+        // Boxed, because the HTTP library moves request bodies; only uploads have one.
+        cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     }
 }
 
 impl RequestBody {
-    pub(crate) fn new(inner: Incoming, meter: Arc<Meter>, budget: Option<Budget>) -> Self {
+    /// `cut` is the signal that ends the upload together with its session.
+    pub(crate) fn new(
+        inner: Incoming,
+        meter: Arc<Meter>,
+        budget: Option<Budget>,
+        cut: Option<&CancellationToken>,
+    ) -> Self {
         // An empty body is no body: some servers take a chunked GET amiss.
         let inner = (!inner.is_end_stream()).then_some(inner);
-        Self { inner, meter, budget }
+        let cut = cut
+            .filter(|_| inner.is_some())
+            .map(|cut| Box::pin(cut.clone().cancelled_owned()));
+        Self {
+            inner,
+            meter,
+            budget,
+            cut,
+        }
     }
 }
 
@@ -78,15 +103,28 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.project();
-        let Some(inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
+        let Some(inner) = this.inner.as_pin_mut() else {
+            return Poll::Ready(None);
+        };
+        if let Some(signal) = this.cut
+            && signal.as_mut().poll(cx).is_ready()
+        {
+            let _ = this.meter.cut.set(DenyCode::SessionRevoked);
+            return Poll::Ready(Some(Err(CutError(DenyCode::SessionRevoked).into())));
+        }
         let frame = match inner.poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => frame,
             other => return other.map_err(Into::into),
         };
         if let Some(data) = frame.data_ref() {
-            this.meter.bytes_out.fetch_add(data.len() as u64, Ordering::Relaxed);
+            this.meter
+                .bytes_out
+                .fetch_add(data.len() as u64, Ordering::Relaxed);
             if let Some(Err(code)) = this.budget.as_ref().map(|budget| budget.charge(data.len())) {
                 let _ = this.meter.cut.set(code);
                 return Poll::Ready(Some(Err(CutError(code).into())));
@@ -100,7 +138,9 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        self.inner
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
@@ -192,7 +232,10 @@ impl Body for UpstreamBody {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut this = self.project();
         let mut cut = |code: DenyCode| {
             if let Some(mut trail) = this.trail.take() {
@@ -209,7 +252,10 @@ impl Body for UpstreamBody {
             Poll::Ready(Some(Ok(frame))) => {
                 *this.armed = false;
                 if let (Some(data), Some(trail)) = (frame.data_ref(), &this.trail) {
-                    trail.meter().bytes_in.fetch_add(data.len() as u64, Ordering::Relaxed);
+                    trail
+                        .meter()
+                        .bytes_in
+                        .fetch_add(data.len() as u64, Ordering::Relaxed);
                 }
                 if this.inner.is_end_stream() {
                     finish(this.trail, this.connection);
@@ -252,7 +298,10 @@ impl Body for Scrubbed {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.project() {
             ScrubbedProjection::Plain { body } => body.poll_frame(cx).map_err(Into::into),
             ScrubbedProjection::Scrubbed { body } => body.poll_frame(cx).map_err(Into::into),
@@ -289,9 +338,14 @@ impl Body for AnswerBody {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.project() {
-            AnswerProjection::Own { bytes } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            AnswerProjection::Own { bytes } => {
+                Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+            }
             AnswerProjection::Upstream { body } => body.poll_frame(cx),
         }
     }
@@ -305,7 +359,9 @@ impl Body for AnswerBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Own { bytes } => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Own { bytes } => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             Self::Upstream { body } => body.size_hint(),
         }
     }

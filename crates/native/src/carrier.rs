@@ -17,7 +17,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use outgate_journey::{
-    denial::{Denial, DenyCode},
+    denial::Denial,
     destination::Destination,
     gate::{ConnectionPass, count_connection, still_allowed},
     policy::AllowedDestination,
@@ -84,7 +84,12 @@ impl Carrier {
     }
 
     /// Keeps a slot that was counted before the connection carried requests.
-    pub(crate) fn keep_slot(&self, session: &Session, destination: &Destination, slot: ConnectionSlot) {
+    pub(crate) fn keep_slot(
+        &self,
+        session: &Session,
+        destination: &Destination,
+        slot: ConnectionSlot,
+    ) {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         counted.push((session.id().clone(), destination.clone(), slot));
     }
@@ -99,7 +104,9 @@ impl Carrier {
         let destination = allowed.destination();
         let is_counted = |counted: &Vec<(SessionId, Destination, _)>| {
             counted.iter().any(|(id, known, _)| {
-                id == session.id() && known.host() == destination.host() && known.port() == destination.port()
+                id == session.id()
+                    && known.host() == destination.host()
+                    && known.port() == destination.port()
             })
         };
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -116,8 +123,11 @@ impl Carrier {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let timeouts = self.shared.live().timeouts.clone();
-        let wait = GuardTimeouts { head: timeouts.head, idle: timeouts.idle };
+        let timeouts = self.shared.live().timeouts;
+        let wait = GuardTimeouts {
+            head: timeouts.head,
+            idle: timeouts.idle,
+        };
         let io = TokioIo::new(Guarded::new(io, prefix, Arc::clone(&self.guard), wait));
         let mut connection = std::pin::pin!(
             http1::Builder::new()
@@ -188,8 +198,12 @@ impl Carrier {
 
     fn service(
         self: &Arc<Self>,
-    ) -> impl Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible, Future: Send + 'static> + use<>
-    {
+    ) -> impl Service<
+        Request<Incoming>,
+        Response = Response<AnswerBody>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + use<> {
         let carrier = Arc::clone(self);
         service_fn(move |request| {
             let carrier = Arc::clone(&carrier);
@@ -198,7 +212,11 @@ impl Carrier {
     }
 
     fn ending(&self) -> Ending<'_> {
-        Ending { carrier: self, reloads: self.shared.reloads.subscribe(), is_graceful: false }
+        Ending {
+            carrier: self,
+            reloads: self.shared.reloads.subscribe(),
+            is_graceful: false,
+        }
     }
 
     /// Whether a policy that came later still carries this connection.
@@ -206,7 +224,9 @@ impl Carrier {
         match &self.carries {
             // Each request is judged by the policy of its moment.
             Carries::Proxied => Ok(()),
-            Carries::Tunnelled { pass, .. } => still_allowed(&self.shared.live().policy, pass.allowed()),
+            Carries::Tunnelled { pass, .. } => {
+                still_allowed(&self.shared.live().policy, pass.allowed())
+            }
         }
     }
 
@@ -214,7 +234,13 @@ impl Carrier {
         match &self.carries {
             Carries::Tunnelled { pass, .. } => {
                 if let Some(session) = pass.session() {
-                    return self.shared.plane.sessions.cut_signal(session.id()).cancelled().await;
+                    return self
+                        .shared
+                        .plane
+                        .sessions
+                        .cut_signal(session.id())
+                        .cancelled()
+                        .await;
                 }
                 std::future::pending().await
             }
@@ -260,9 +286,4 @@ impl Ending<'_> {
             }
         }
     }
-}
-
-/// A denial for a request that arrived where only another kind belongs.
-pub(crate) fn connect_out_of_place() -> Denial {
-    Denial::new(DenyCode::MalformedRequest).because("CONNECT must be the first request of its connection")
 }

@@ -6,9 +6,14 @@ use outgate_journey::session::UnixSeconds;
 
 /// Time since 1970; zero on a machine whose clock stands before it, where every token is then refused.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "this is the clock that the others take as a parameter")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the clock that the others take as a parameter"
+)]
 pub fn since_epoch() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 /// The wall clock for tokens and certificates.

@@ -31,7 +31,8 @@ pub(crate) async fn dial(
             match TcpStream::connect(address).await {
                 Ok(stream) => return check_peer(stream, *address, policy),
                 Err(error) => {
-                    last = Denial::new(DenyCode::UpstreamUnreachable).because(format!("{address}: {error}"));
+                    last = Denial::new(DenyCode::UpstreamUnreachable)
+                        .because(format!("{address}: {error}"));
                 }
             }
         }
@@ -39,13 +40,22 @@ pub(crate) async fn dial(
     };
     match tokio::time::timeout(timeout, attempts).await {
         Ok(result) => result.map_err(by_rule),
-        Err(_) => Err(by_rule(Denial::new(DenyCode::UpstreamTimeout).because("connecting"))),
+        Err(_) => Err(by_rule(
+            Denial::new(DenyCode::UpstreamTimeout).because("connecting"),
+        )),
     }
 }
 
-fn check_peer(stream: TcpStream, address: SocketAddr, policy: &Policy) -> Result<(TcpStream, SocketAddr), Denial> {
+fn check_peer(
+    stream: TcpStream,
+    address: SocketAddr,
+    policy: &Policy,
+) -> Result<(TcpStream, SocketAddr), Denial> {
     let local = stream.local_addr();
-    if local.as_ref().is_ok_and(|local| policy.deny_set().reaches_gateway(*local, address)) {
+    if local
+        .as_ref()
+        .is_ok_and(|local| policy.deny_set().reaches_gateway(*local, address))
+    {
         return Err(Denial::new(DenyCode::AddressDenied).because("the gateway's own listener"));
     }
     if let Err(error) = stream.set_nodelay(true) {
@@ -66,17 +76,30 @@ pub(crate) async fn start_tls(
 ) -> Result<TlsStream<TcpStream>, Denial> {
     let rule = &resolved.allowed().rule().id;
     let host = resolved.allowed().destination().host();
-    let name = ServerName::try_from(host.as_str().to_owned())
-        .map_err(|_| Denial::new(DenyCode::UpstreamTlsFailed).because("not a TLS name").by(rule))?;
+    let name = ServerName::try_from(host.as_str().to_owned()).map_err(|_| {
+        Denial::new(DenyCode::UpstreamTlsFailed)
+            .because("not a TLS name")
+            .by(rule)
+    })?;
     let handshake = TlsConnector::from(Arc::clone(config)).connect(name, stream);
     match tokio::time::timeout(timeout, handshake).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(Denial::new(tls_code(&error)).because(error.to_string()).by(rule)),
-        Err(_) => Err(Denial::new(DenyCode::UpstreamTimeout).because("TLS handshake").by(rule)),
+        Ok(Err(error)) => Err(Denial::new(tls_code(&error))
+            .because(error.to_string())
+            .by(rule)),
+        Err(_) => Err(Denial::new(DenyCode::UpstreamTimeout)
+            .because("TLS handshake")
+            .by(rule)),
     }
 }
 
 fn tls_code(error: &io::Error) -> DenyCode {
-    let is_tls = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
-    if is_tls { DenyCode::UpstreamTlsFailed } else { DenyCode::UpstreamProtocol }
+    let is_tls = error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<rustls::Error>());
+    if is_tls {
+        DenyCode::UpstreamTlsFailed
+    } else {
+        DenyCode::UpstreamProtocol
+    }
 }

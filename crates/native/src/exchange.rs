@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header::CONNECTION, request::Parts};
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, Version, header::CONNECTION, request::Parts,
+};
 use hyper::body::Incoming;
 use outgate_journey::{
     denial::{Denial, DenyCode, Fault},
@@ -16,13 +18,16 @@ use outgate_journey::{
 use crate::{
     answer::{Afterwards, Challenge, denial_of, refuse},
     body::AnswerBody,
-    carrier::{Carrier, Carries, connect_out_of_place},
+    carrier::{Carrier, Carries},
     forward::{self, Forwarded},
     trail::Trail,
 };
 
 /// Serves one request.
-pub(crate) async fn exchange(carrier: &Arc<Carrier>, request: Request<Incoming>) -> Response<AnswerBody> {
+pub(crate) async fn exchange(
+    carrier: &Arc<Carrier>,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
     let active = carrier.guard.begin_exchange();
     let mut trail = Trail::begin(&carrier.shared, carrier.entry(), carrier.client);
     let version = request.version();
@@ -32,14 +37,26 @@ pub(crate) async fn exchange(carrier: &Arc<Carrier>, request: Request<Incoming>)
         Ok(forwarded) => forwarded.into_response(carrier, trail, active),
         Err(denial) => {
             trail.deny(&denial);
-            let own = refuse(&denial, trail.request_id(), leg.challenge, leg.afterwards(&denial, version));
+            let own = refuse(
+                &denial,
+                trail.request_id(),
+                leg.challenge,
+                leg.afterwards(&denial, version),
+            );
             trail.answer(own.status());
-            own.map(|bytes| AnswerBody::Own { bytes: Some(bytes).filter(|bytes: &Bytes| !bytes.is_empty()) })
+            own.map(|bytes| AnswerBody::Own {
+                bytes: Some(bytes).filter(|bytes: &Bytes| !bytes.is_empty()),
+            })
         }
     };
     // What follows an upgrade that did not happen cannot be told from what follows one that did.
-    if wants_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS && version < Version::HTTP_2 {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    if wants_upgrade
+        && response.status() != StatusCode::SWITCHING_PROTOCOLS
+        && version < Version::HTTP_2
+    {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
@@ -56,7 +73,10 @@ impl Leg {
             Carries::Proxied => Challenge::Proxy,
             Carries::Tunnelled { .. } => Challenge::Destination,
         };
-        Self { challenge, has_body: false }
+        Self {
+            challenge,
+            has_body: false,
+        }
     }
 
     /// A connection whose input cannot be trusted, or whose body nobody will read, is not used again.
@@ -71,7 +91,11 @@ impl Leg {
                 | DenyCode::PolicyChanged
         );
         let close = untrusted || self.has_body || denial.code().fault() == Fault::Gateway;
-        if close && version < Version::HTTP_2 { Afterwards::Close } else { Afterwards::KeepAlive }
+        if close && version < Version::HTTP_2 {
+            Afterwards::Close
+        } else {
+            Afterwards::KeepAlive
+        }
     }
 }
 
@@ -89,9 +113,15 @@ async fn carry(
     if let Some(fault) = carrier.guard.fault_of(parts.uri.path()) {
         return Err(denial_of(fault));
     }
-    trail.note_request(&parts.method, named_host(&parts), parts.uri.path(), parts.version);
+    trail.note_request(
+        &parts.method,
+        named_host(&parts),
+        parts.uri.path(),
+        parts.version,
+    );
     if parts.method == Method::CONNECT {
-        return Err(connect_out_of_place());
+        return Err(Denial::new(DenyCode::MalformedRequest)
+            .because("CONNECT must be the first request of its connection"));
     }
 
     let (destination, attributed) = identify(carrier, &parts)?;
@@ -121,7 +151,9 @@ async fn carry(
 /// Which destination, and whose connection.
 fn identify(carrier: &Carrier, parts: &Parts) -> Result<(Destination, Option<Session>), Denial> {
     match &carrier.carries {
-        Carries::Tunnelled { pass, destination, .. } => Ok((destination.clone(), pass.session().cloned())),
+        Carries::Tunnelled {
+            pass, destination, ..
+        } => Ok((destination.clone(), pass.session().cloned())),
         Carries::Proxied => {
             let destination = identify_absolute_form(&parts.uri, &parts.headers)?;
             let session = attribute(&carrier.shared.plane, &presented_to_proxy(&parts.headers))?;
@@ -132,7 +164,14 @@ fn identify(carrier: &Carrier, parts: &Parts) -> Result<(Destination, Option<Ses
 
 /// The host as written, for the record of a request that goes no further.
 fn named_host(parts: &Parts) -> Option<&str> {
-    parts.uri.authority().map(http::uri::Authority::as_str).or_else(|| {
-        parts.headers.get(http::header::HOST).and_then(|value| value.to_str().ok())
-    })
+    parts
+        .uri
+        .authority()
+        .map(http::uri::Authority::as_str)
+        .or_else(|| {
+            parts
+                .headers
+                .get(http::header::HOST)
+                .and_then(|value| value.to_str().ok())
+        })
 }

@@ -53,7 +53,9 @@ pub(crate) async fn forward(
     let shared = &carrier.shared;
     let allowed = plan.admission().permit().allowed().clone();
     let guest_upgrade = take_upgrade(&mut parts);
-    let judged = guest_upgrade.is_some().then(|| JudgedRequest::of(&allowed, &parts));
+    let judged = guest_upgrade
+        .is_some()
+        .then(|| JudgedRequest::of(&allowed, &parts));
     let mut request = Outgoing::prepare(carrier, live, &plan, parts)?;
     if let Some(attachment) = plan.attachment() {
         trail.note_attachment(attachment);
@@ -67,27 +69,49 @@ pub(crate) async fn forward(
     };
     let budget = session.and_then(|session| {
         let limit = live.policy.session_limits().bytes_out?;
-        Some(Budget { used: shared.plane.limits.of(session.id()), limit: Some(limit) })
+        Some(Budget {
+            used: shared.plane.limits.of(session.id()),
+            limit: Some(limit),
+        })
     });
-    let body = RequestBody::new(body, Arc::clone(trail.meter()), budget.clone());
+    let cut = trail.session_cut().map(|cut| &**cut);
+    let body = RequestBody::new(body, Arc::clone(trail.meter()), budget.clone(), cut);
     let (answer, connected) = request.send(live, &key, body, trail).await?;
 
     trail.answer(answer.status());
     let connection = match connected.sender {
         Sender::Http1(_) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => None,
-        sender => Some(ReturnToPool { pool: Arc::clone(&shared.pool), key, sender, peer: connected.peer }),
+        sender => Some(ReturnToPool {
+            pool: Arc::clone(&shared.pool),
+            key,
+            sender,
+            peer: connected.peer,
+        }),
     };
     let lease = plan.attachment().map(|attachment| attachment.lease());
     let (response, body, upstream_upgrade) =
-        admit_answer(answer, lease, guest_upgrade.is_some(), trail.meter()).map_err(|denial| denial.by(&allowed.rule().id))?;
+        admit_answer(answer, lease, guest_upgrade.is_some(), trail.meter())
+            .map_err(|denial| denial.by(&allowed.rule().id))?;
     let upgrade = match (guest_upgrade, upstream_upgrade, judged) {
         (Some(guest), Some(upstream), Some(judged)) => {
             let scrubber = lease.map(|lease| Arc::clone(lease.scrubber()));
-            Some(Upgraded { guest, upstream, judged, scrubber, budget })
+            Some(Upgraded {
+                guest,
+                upstream,
+                judged,
+                scrubber,
+                budget,
+            })
         }
         _ => None,
     };
-    Ok(Forwarded { response, body, connection, upgrade, idle_after: live.timeouts.idle })
+    Ok(Forwarded {
+        response,
+        body,
+        connection,
+        upgrade,
+        idle_after: live.timeouts.idle,
+    })
 }
 
 impl Forwarded {
@@ -102,15 +126,28 @@ impl Forwarded {
             carry_upgrade(carrier, upgrade, trail, active);
             return self.response.map(|()| AnswerBody::Own { bytes: None });
         }
-        let cut = trail.session_cut().map(|cut| (**cut).clone().cancelled_owned());
-        let body = UpstreamBody::new(self.body, trail, active, self.connection, cut, self.idle_after);
+        let cut = trail
+            .session_cut()
+            .map(|cut| (**cut).clone().cancelled_owned());
+        let body = UpstreamBody::new(
+            self.body,
+            trail,
+            active,
+            self.connection,
+            cut,
+            self.idle_after,
+        );
         self.response.map(|()| AnswerBody::Upstream { body })
     }
 }
 
 /// The guest's side of an upgrade, taken before the request is sent on.
 fn take_upgrade(parts: &mut Parts) -> Option<OnUpgrade> {
-    parts.headers.contains_key(UPGRADE).then(|| parts.extensions.remove::<OnUpgrade>()).flatten()
+    parts
+        .headers
+        .contains_key(UPGRADE)
+        .then(|| parts.extensions.remove::<OnUpgrade>())
+        .flatten()
 }
 
 type Admitted = (Response<()>, Scrubbed, Option<OnUpgrade>);
@@ -132,20 +169,30 @@ fn admit_answer(
     // The reason phrase is the upstream's free text, and no header field that could be scrubbed.
     parts.extensions.remove::<ReasonPhrase>();
     if is_switch {
-        parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        parts
+            .headers
+            .insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        parts
+            .headers
+            .insert(UPGRADE, HeaderValue::from_static("websocket"));
         parts.headers.remove(CONTENT_LENGTH);
     }
     let body = match lease {
         Some(lease) => {
             let hits = Arc::clone(&meter.scrubbed);
-            let body = scrub_response(&mut parts, body, lease.scrubber(), hits)
-                .map_err(|error| Denial::new(DenyCode::ResponseUnscrubbable).because(error.to_string()))?;
+            let body =
+                scrub_response(&mut parts, body, lease.scrubber(), hits).map_err(|error| {
+                    Denial::new(DenyCode::ResponseUnscrubbable).because(error.to_string())
+                })?;
             Scrubbed::Scrubbed { body }
         }
         None => Scrubbed::Plain { body },
     };
     // Each leg has a version of its own.
     parts.version = Version::default();
-    Ok((Response::from_parts(parts, ()), body, upgrade.filter(|_| is_switch)))
+    Ok((
+        Response::from_parts(parts, ()),
+        body,
+        upgrade.filter(|_| is_switch),
+    ))
 }

@@ -135,7 +135,11 @@ impl Shared {
     }
 
     pub(crate) fn next_request_id(&self) -> String {
-        format!("{}-{:x}", self.id_prefix, self.next_id.fetch_add(1, Ordering::Relaxed))
+        format!(
+            "{}-{:x}",
+            self.id_prefix,
+            self.next_id.fetch_add(1, Ordering::Relaxed)
+        )
     }
 }
 
@@ -209,13 +213,16 @@ impl Gateway {
         let keys = KeyRing::open(&state.keys(), ISSUER, AUDIENCE, now)
             .map_err(|error| GatewayError::Keys(error.to_string()))?;
         let keys = Arc::new(keys);
-        let sessions =
-            Sessions::open(&state.sessions(), now).map_err(|error| GatewayError::Sessions(error.to_string()))?;
+        let sessions = Sessions::open(&state.sessions(), now)
+            .map_err(|error| GatewayError::Sessions(error.to_string()))?;
         let sessions = Arc::new(sessions);
         let audit_dir = config.audit_dir.clone().unwrap_or_else(|| state.audit());
-        let audit = AuditLog::open(&audit_dir).map_err(|error| GatewayError::Audit(error.to_string()))?;
+        let audit =
+            AuditLog::open(&audit_dir).map_err(|error| GatewayError::Audit(error.to_string()))?;
         let (credentials, problems) = CredentialStore::open(&config.credentials, &forms(&config));
-        problems.iter().for_each(|problem| tracing::warn!("{problem}"));
+        problems
+            .iter()
+            .for_each(|problem| tracing::warn!("{problem}"));
 
         let (listeners, proxy) = bind(&config.listen.proxy).await?;
         let plane = NativePlane {
@@ -234,7 +241,9 @@ impl Gateway {
             server_tls: ArcSwapOption::new(server_tls.map(Arc::new)),
             speaks_http2: Cache::new(PROTOCOL_CACHE),
             pool: Arc::default(),
-            room: Arc::new(Semaphore::new(config.listen.max_connections.min(Semaphore::MAX_PERMITS))),
+            room: Arc::new(Semaphore::new(
+                config.listen.max_connections.min(Semaphore::MAX_PERMITS),
+            )),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             killing: CancellationToken::new(),
@@ -247,12 +256,19 @@ impl Gateway {
         let door = operator::bind(&socket).map_err(GatewayError::Operator)?;
         let config = Arc::new(ArcSwap::from_pointee(config));
         let ttl_of = Arc::clone(&shared);
-        let about_of = (Arc::clone(&shared), Arc::clone(&config), state.clone(), proxy.clone());
+        let about_of = (
+            Arc::clone(&shared),
+            Arc::clone(&config),
+            state.clone(),
+            proxy.clone(),
+        );
         let operator = Arc::new(Operator {
             sessions,
             keys: Arc::clone(&keys),
             ttl: Box::new(move || ttl_of.live().ttl),
-            about: Box::new(move || about(&about_of.0, &about_of.1.load(), &about_of.2, &about_of.3)),
+            about: Box::new(move || {
+                about(&about_of.0, &about_of.1.load(), &about_of.2, &about_of.3)
+            }),
             now: unix_now,
         });
         spawn_until_stopped(&shared, operator.serve(door));
@@ -260,7 +276,16 @@ impl Gateway {
         for listener in listeners {
             shared.tasks.spawn(accept(Arc::clone(&shared), listener));
         }
-        Ok(Self { shared, keys, config, reloading: Mutex::new(()), state, proxy, _socket: SocketFile(socket), _lock: lock })
+        Ok(Self {
+            shared,
+            keys,
+            config,
+            reloading: Mutex::new(()),
+            state,
+            proxy,
+            _socket: SocketFile(socket),
+            _lock: lock,
+        })
     }
 
     /// The sockets of the explicit proxy.
@@ -294,7 +319,10 @@ impl Gateway {
     /// [`GatewayError`]; then the old policy goes on serving.
     pub fn reload(&self, path: &Path) -> Result<(), GatewayError> {
         let next = Config::load(path)?;
-        let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self
+            .reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let needed = self.config.load().restart_needed(&next);
         if !needed.is_empty() {
             return Err(GatewayError::NeedsRestart(needed));
@@ -302,10 +330,16 @@ impl Gateway {
         let live = live(&next, &self.proxy)?;
         let shared = &self.shared;
         if next.needs_ca() && shared.server_tls.load().is_none() {
-            shared.server_tls.store(Some(Arc::new(open_ca(&self.state)?)));
+            shared
+                .server_tls
+                .store(Some(Arc::new(open_ca(&self.state)?)));
         }
         shared.plane.resolver.reconfigure(&next.resolver)?;
-        for problem in shared.plane.credentials.reconfigure(&next.credentials, &forms(&next)) {
+        for problem in shared
+            .plane
+            .credentials
+            .reconfigure(&next.credentials, &forms(&next))
+        {
             tracing::warn!("{problem}");
         }
         shared.live.store(Arc::new(live));
@@ -344,8 +378,14 @@ impl Gateway {
         let grace = shared.live().timeouts.drain;
         shared.stopping.cancel();
         shared.tasks.close();
-        if tokio::time::timeout(grace, shared.tasks.wait()).await.is_err() {
-            tracing::info!(open = shared.tasks.len(), "grace period over: closing what is open");
+        if tokio::time::timeout(grace, shared.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::info!(
+                open = shared.tasks.len(),
+                "grace period over: closing what is open"
+            );
             shared.killing.cancel();
             let _ = tokio::time::timeout(Duration::from_secs(2), shared.tasks.wait()).await;
         }
@@ -361,10 +401,13 @@ impl Gateway {
 
 fn about(shared: &Shared, config: &Config, state: &StatePaths, proxy: &[SocketAddr]) -> About {
     let has_ca = shared.server_tls.load().is_some();
-    let variables = config.credentials.values().filter_map(|source| match source {
-        CredentialSource::Env(name) => Some(name.clone()),
-        CredentialSource::File(_) => None,
-    });
+    let variables = config
+        .credentials
+        .values()
+        .filter_map(|source| match source {
+            CredentialSource::Env(name) => Some(name.clone()),
+            CredentialSource::File(_) => None,
+        });
     About {
         proxy: proxy.to_owned(),
         ca: has_ca.then(|| state.ca_certificate()),
@@ -384,7 +427,10 @@ fn spawn_until_stopped(shared: &Arc<Shared>, work: impl Future<Output = ()> + Se
 }
 
 fn forms(config: &Config) -> Vec<(CredentialName, InjectionForm)> {
-    config.injections().map(|(name, form)| (name.clone(), form.clone())).collect()
+    config
+        .injections()
+        .map(|(name, form)| (name.clone(), form.clone()))
+        .collect()
 }
 
 fn live(config: &Config, proxy: &[SocketAddr]) -> Result<Live, RootsError> {
@@ -398,10 +444,11 @@ fn live(config: &Config, proxy: &[SocketAddr]) -> Result<Live, RootsError> {
 
 fn open_ca(state: &StatePaths) -> Result<ServerTls, GatewayError> {
     let failed = |error: &dyn std::fmt::Display| GatewayError::Ca(error.to_string());
-    let authority = CertificateAuthority::open_or_create(&state.ca(), unix_now()).map_err(|e| failed(&e))?;
+    let authority =
+        CertificateAuthority::open_or_create(&state.ca(), unix_now()).map_err(|e| failed(&e))?;
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    let bundle =
-        write_bundle(&state.ca(), authority.certificate_pem(), named.as_deref()).map_err(|e| failed(&e))?;
+    let bundle = write_bundle(&state.ca(), authority.certificate_pem(), named.as_deref())
+        .map_err(|e| failed(&e))?;
     if bundle.roots == RootSource::Nowhere {
         tracing::warn!(
             "the system has no root certificates: with the bundle, workloads verify bumped destinations only"
@@ -410,11 +457,16 @@ fn open_ca(state: &StatePaths) -> Result<ServerTls, GatewayError> {
     ServerTls::new(Minter::new(Arc::new(authority), LEAF_CACHE)).map_err(|e| failed(&e))
 }
 
-async fn bind(addresses: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), GatewayError> {
+async fn bind(
+    addresses: &[SocketAddr],
+) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), GatewayError> {
     let mut listeners = Vec::with_capacity(addresses.len());
     let mut bound = Vec::with_capacity(addresses.len());
     for address in addresses {
-        let failed = |source| GatewayError::Listen { address: *address, source };
+        let failed = |source| GatewayError::Listen {
+            address: *address,
+            source,
+        };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         bound.push(listener.local_addr().map_err(failed)?);
         listeners.push(listener);

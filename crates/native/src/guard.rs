@@ -65,7 +65,10 @@ impl GuardState {
 
     /// Queues the bytes of an interim answer (1xx); they are written before the final one.
     pub(crate) fn queue_informational(&self, bytes: &[u8]) {
-        self.informational.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        self.informational
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend_from_slice(bytes);
     }
 }
 
@@ -114,7 +117,12 @@ enum Waiting {
 
 impl<T: AsyncRead + Unpin> Guarded<T> {
     /// Guards a connection on which `prefix` has arrived already.
-    pub(crate) fn new(io: T, prefix: BytesMut, state: Arc<GuardState>, timeouts: GuardTimeouts) -> Self {
+    pub(crate) fn new(
+        io: T,
+        prefix: BytesMut,
+        state: Arc<GuardState>,
+        timeouts: GuardTimeouts,
+    ) -> Self {
         Self {
             io,
             state,
@@ -133,7 +141,11 @@ impl<T: AsyncRead + Unpin> Guarded<T> {
     fn judge(&mut self) -> io::Result<bool> {
         let new = self.held.get(self.seen..).unwrap_or_default();
         // A head changes its verdict only where a line ends, or where it grows too large.
-        if self.requests.is_between_requests() && self.seen > 0 && !new.contains(&b'\n') && new.len() < READ_SIZE {
+        if self.requests.is_between_requests()
+            && self.seen > 0
+            && !new.contains(&b'\n')
+            && new.len() < READ_SIZE
+        {
             return Ok(false);
         }
         match self.requests.advance(&self.held) {
@@ -159,7 +171,10 @@ impl<T: AsyncRead + Unpin> Guarded<T> {
         if !in_head {
             return Err(io::Error::new(io::ErrorKind::InvalidData, fault));
         }
-        let head = format!("GET /{} HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n", self.state.marker);
+        let head = format!(
+            "GET /{} HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n",
+            self.state.marker
+        );
         self.released = BytesMut::from(head.as_bytes());
         Ok(())
     }
@@ -178,7 +193,11 @@ impl<T: AsyncRead + Unpin> Guarded<T> {
         loop {
             if self.waiting != wanted {
                 self.waiting = wanted;
-                let wait = if wanted == Waiting::ForHead { self.timeouts.head } else { self.timeouts.idle };
+                let wait = if wanted == Waiting::ForHead {
+                    self.timeouts.head
+                } else {
+                    self.timeouts.idle
+                };
                 self.timer.as_mut().reset(Instant::now() + wait);
             }
             ready!(self.timer.as_mut().poll(cx));
@@ -216,7 +235,11 @@ impl<T: AsyncRead + Unpin> Guarded<T> {
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
             if !this.released.is_empty() {
@@ -227,7 +250,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
             }
             if this.ended {
                 // After the marked request there is nothing; an idle connection is closed.
-                return if this.state.fault().is_some() { Poll::Pending } else { Poll::Ready(Ok(())) };
+                return if this.state.fault().is_some() {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(Ok(()))
+                };
             }
             if this.held.is_empty() && this.requests.unseen() > 0 {
                 return this.poll_unseen(cx, buf);
@@ -256,7 +283,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
 impl<T: AsyncWrite + Unpin> Guarded<T> {
     /// Writes queued interim answers.
     fn poll_informational(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut queued = self.state.informational.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queued = self
+            .state
+            .informational
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         while !queued.is_empty() {
             let count = ready!(Pin::new(&mut self.io).poll_write(cx, &queued))?;
             if count == 0 {
@@ -269,7 +300,11 @@ impl<T: AsyncWrite + Unpin> Guarded<T> {
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_informational(cx))?;
         Pin::new(&mut this.io).poll_write(cx, bytes)

@@ -28,6 +28,9 @@ use outgate_journey::{
 
 type Limiter<C> = RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
+/// A limiter and the rate that it was made for.
+type Rated<C> = (Rate, Arc<Limiter<C>>);
+
 /// How long a session that does nothing is remembered: longer than any token lives, so that waiting resets nothing.
 const FORGET_AFTER_SWEEPS: u32 = 24;
 
@@ -39,9 +42,9 @@ pub(crate) struct SessionCounters<C: Clock + Clone = DefaultClock> {
 
 /// What one session has used.
 pub(crate) struct SessionUse<C: Clock + Clone = DefaultClock> {
-    requests: Mutex<Option<(Rate, Arc<Limiter<C>>)>>,
-    connections: Mutex<Option<(Rate, Arc<Limiter<C>>)>>,
-    by_rule: DashMap<RuleId, (Rate, Arc<Limiter<C>>)>,
+    requests: Mutex<Option<Rated<C>>>,
+    connections: Mutex<Option<Rated<C>>>,
+    by_rule: DashMap<RuleId, Rated<C>>,
     open_connections: AtomicU32,
     bytes_out: AtomicU64,
     hosts: Mutex<HashSet<HostName>>,
@@ -76,7 +79,10 @@ impl SessionCounters<DefaultClock> {
 
 impl<C: Clock + Clone> SessionCounters<C> {
     fn with_clock(clock: C) -> Self {
-        Self { uses: DashMap::new(), clock }
+        Self {
+            uses: DashMap::new(),
+            clock,
+        }
     }
 
     /// One session's counters.
@@ -85,7 +91,12 @@ impl<C: Clock + Clone> SessionCounters<C> {
             known.idle_sweeps.store(0, Ordering::Relaxed);
             return Arc::clone(&known);
         }
-        Arc::clone(&self.uses.entry(session.clone()).or_insert_with(|| Arc::new(SessionUse::new())))
+        Arc::clone(
+            &self
+                .uses
+                .entry(session.clone())
+                .or_insert_with(|| Arc::new(SessionUse::new())),
+        )
     }
 
     /// Forgets sessions that did nothing for a day of hourly sweeps.
@@ -113,7 +124,7 @@ impl<C: Clock + Clone> SessionCounters<C> {
     }
 
     /// The limiter in a slot, made anew when the policy's rate is another one.
-    fn in_slot(&self, slot: &Mutex<Option<(Rate, Arc<Limiter<C>>)>>, rate: Rate) -> Arc<Limiter<C>> {
+    fn in_slot(&self, slot: &Mutex<Option<Rated<C>>>, rate: Rate) -> Arc<Limiter<C>> {
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         match &*slot {
             Some((known, limiter)) if *known == rate => Arc::clone(limiter),
@@ -127,7 +138,8 @@ impl<C: Clock + Clone> SessionCounters<C> {
             _ => {}
         }
         let limiter = self.limiter(rate);
-        used.by_rule.insert(rule.id.clone(), (rate, Arc::clone(&limiter)));
+        used.by_rule
+            .insert(rule.id.clone(), (rate, Arc::clone(&limiter)));
         limiter
     }
 }
@@ -169,11 +181,15 @@ where
         // The slot is taken before it is compared, so that two at once cannot both have the last one.
         let open = used.open_connections.fetch_add(1, Ordering::Relaxed) + 1;
         let slot = ConnectionSlot(Arc::clone(&used));
-        if limits.concurrent_connections.is_some_and(|most| open > most) {
+        if limits
+            .concurrent_connections
+            .is_some_and(|most| open > most)
+        {
             return Err(Exceeded::Connections);
         }
         if let Some(rate) = limits.connections {
-            self.check(&self.in_slot(&used.connections, rate)).map_err(|_| Exceeded::Connections)?;
+            self.check(&self.in_slot(&used.connections, rate))
+                .map_err(|_| Exceeded::Connections)?;
         }
         Ok(slot)
     }
@@ -184,19 +200,27 @@ where
         rule: &Rule,
         limits: &SessionLimits,
     ) -> Result<(), Exceeded> {
-        if limits.requests.is_none() && limits.bytes_out.is_none() && rule.limits.requests.is_none() {
+        if limits.requests.is_none() && limits.bytes_out.is_none() && rule.limits.requests.is_none()
+        {
             return Ok(());
         }
         let used = self.of(session.id());
-        let exceeded = |retry_after_seconds| Exceeded::Requests { retry_after_seconds };
-        if limits.bytes_out.is_some_and(|most| used.bytes_out.load(Ordering::Relaxed) >= most) {
+        let exceeded = |retry_after_seconds| Exceeded::Requests {
+            retry_after_seconds,
+        };
+        if limits
+            .bytes_out
+            .is_some_and(|most| used.bytes_out.load(Ordering::Relaxed) >= most)
+        {
             return Err(Exceeded::BytesOut);
         }
         if let Some(rate) = rule.limits.requests {
-            self.check(&self.for_rule(&used, rule, rate)).map_err(exceeded)?;
+            self.check(&self.for_rule(&used, rule, rate))
+                .map_err(exceeded)?;
         }
         if let Some(rate) = limits.requests {
-            self.check(&self.in_slot(&used.requests, rate)).map_err(exceeded)?;
+            self.check(&self.in_slot(&used.requests, rate))
+                .map_err(exceeded)?;
         }
         Ok(())
     }

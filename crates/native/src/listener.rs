@@ -23,6 +23,8 @@ use crate::{
     tunnel::{Connect, ConnectRequest, GuestConnection, connect},
 };
 
+/// How many records may wait for the audit store before connections are refused.
+const AUDIT_BACKLOG: usize = 65_536;
 /// How many tries a client has to send a `CONNECT` that is let through.
 const MAX_TRIES: usize = 8;
 
@@ -45,6 +47,14 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
 }
 
 fn admit(shared: &Arc<Shared>, stream: TcpStream, client: SocketAddr) {
+    // Records that cannot be written are kept, so what makes records has to stop before memory does.
+    if shared.plane.audit.pending() > AUDIT_BACKLOG {
+        tracing::error!(
+            code = "audit_backlog",
+            "connection refused: the audit trail is not being written"
+        );
+        return;
+    }
     let Ok(room) = Arc::clone(&shared.room).try_acquire_owned() else {
         let mut trail = Trail::begin(shared, Entry::Listener, client);
         trail.deny(&DenyCode::TooManyConnections.into());
@@ -62,7 +72,11 @@ async fn serve(shared: &Arc<Shared>, stream: TcpStream, client: SocketAddr) {
         tracing::debug!(%error, "guest connection ended");
         return;
     }
-    let mut guest = GuestConnection { stream, received: BytesMut::new(), client };
+    let mut guest = GuestConnection {
+        stream,
+        received: BytesMut::new(),
+        client,
+    };
     for _ in 0..MAX_TRIES {
         let read = tokio::select! {
             read = read_first_head(shared, &mut guest) => read,
@@ -78,7 +92,9 @@ async fn serve(shared: &Arc<Shared>, stream: TcpStream, client: SocketAddr) {
             First::Head(head) => {
                 let request = match read_connect(&guest.received) {
                     Some(request) => request,
-                    None => return refuse_head(shared, guest, HeadFault::Malformed("CONNECT")).await,
+                    None => {
+                        return refuse_head(shared, guest, HeadFault::Malformed("CONNECT")).await;
+                    }
                 };
                 guest.received.advance(head.length);
                 match connect(shared, guest, request).await {
@@ -102,7 +118,9 @@ async fn read_first_head(shared: &Shared, guest: &mut GuestConnection) -> First 
         loop {
             let received = &guest.received;
             // A head changes its verdict where a line ends or where it grows too large.
-            if received.get(seen..).is_some_and(|new| new.contains(&b'\n')) || received.len() >= MAX_HEAD {
+            if received.get(seen..).is_some_and(|new| new.contains(&b'\n'))
+                || received.len() >= MAX_HEAD
+            {
                 match read_head(received) {
                     Ok(Some(head)) => return First::Head(head),
                     Ok(None) => {}
@@ -129,7 +147,12 @@ async fn refuse_head(shared: &Arc<Shared>, mut guest: GuestConnection, fault: He
     let mut trail = Trail::begin(shared, Entry::Listener, guest.client);
     let denial: Denial = denial_of(fault);
     trail.deny(&denial);
-    let response = refuse(&denial, trail.request_id(), Challenge::Proxy, Afterwards::Close);
+    let response = refuse(
+        &denial,
+        trail.request_id(),
+        Challenge::Proxy,
+        Afterwards::Close,
+    );
     trail.answer(response.status());
     drop(trail);
     let _ = guest.stream.write_all(&to_wire(&response)).await;
@@ -159,7 +182,13 @@ fn read_connect(bytes: &[u8]) -> Option<ConnectRequest> {
     request.parse(bytes).ok()?;
     let mut headers = HeaderMap::with_capacity(request.headers.len());
     for field in request.headers.iter() {
-        headers.append(HeaderName::from_bytes(field.name.as_bytes()).ok()?, HeaderValue::from_bytes(field.value).ok()?);
+        headers.append(
+            HeaderName::from_bytes(field.name.as_bytes()).ok()?,
+            HeaderValue::from_bytes(field.value).ok()?,
+        );
     }
-    Some(ConnectRequest { target: request.path?.to_owned(), headers })
+    Some(ConnectRequest {
+        target: request.path?.to_owned(),
+        headers,
+    })
 }

@@ -56,7 +56,13 @@ impl<'a> Outgoing<'a> {
         let rule = allowed.rule();
         let headers = &mut parts.headers;
         let is_upgrade = headers.contains_key(UPGRADE);
-        strip_for_upstream(headers, &live.policy, rule, &carrier.shared.plane.tokens, unix_now());
+        strip_for_upstream(
+            headers,
+            &live.policy,
+            rule,
+            &carrier.shared.plane.tokens,
+            unix_now(),
+        );
         if is_upgrade {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -68,15 +74,22 @@ impl<'a> Outgoing<'a> {
         if let Some(attachment) = plan.attachment()
             && let Some(injection) = attachment.injection()
         {
-            attachment.lease().attach(&injection.form, headers, &mut parts.uri).map_err(|fault| {
-                Denial::new(DenyCode::CredentialUnavailable).because(fault.to_string()).by(&rule.id)
-            })?;
+            attachment
+                .lease()
+                .attach(&injection.form, headers, &mut parts.uri)
+                .map_err(|fault| {
+                    Denial::new(DenyCode::CredentialUnavailable)
+                        .because(fault.to_string())
+                        .by(&rule.id)
+                })?;
         }
         Ok(Self {
             carrier,
             version: parts.version,
             is_upgrade,
-            scrubber: plan.attachment().map(|attachment| Arc::clone(attachment.lease().scrubber())),
+            scrubber: plan
+                .attachment()
+                .map(|attachment| Arc::clone(attachment.lease().scrubber())),
             interim: None,
             parts: Some(parts),
             allowed,
@@ -105,16 +118,19 @@ impl<'a> Outgoing<'a> {
         loop {
             let mut connected = upstream::obtain(&self.carrier.shared, live, &allowed, key).await?;
             trail.note_upstream(connected.peer);
-            let Some(parts) = self.parts.take() else { return Err(DenyCode::InternalFault.into()) };
+            let Some(parts) = self.parts.take() else {
+                return Err(DenyCode::InternalFault.into());
+            };
             let is_http2 = matches!(connected.sender, Sender::Http2(_));
             let mut request = shape(parts, allowed.destination(), is_http2, body);
             if !is_http2 {
                 self.listen_for_interim(&mut request);
             }
             let sent = connected.sender.send(request);
-            match self.wait(sent, live.timeouts.response).await {
-                Ok(Ok(response)) => return Ok((response, connected)),
-                Ok(Err(mut failed)) => match failed.take_message().filter(|_| connected.reused) {
+            let answered = self.wait(sent, live.timeouts.response, trail).await;
+            match answered.map_err(|denial| denial.by(rule))? {
+                Ok(response) => return Ok((response, connected)),
+                Err(mut failed) => match failed.take_message().filter(|_| connected.reused) {
                     Some(unsent) => {
                         let (parts, unsent) = unsent.into_parts();
                         self.parts = Some(parts);
@@ -122,32 +138,33 @@ impl<'a> Outgoing<'a> {
                     }
                     None => return Err(self.explain(trail.meter(), &failed.into_error()).by(rule)),
                 },
-                Err(_) => {
-                    return Err(Denial::new(DenyCode::UpstreamTimeout).because("waiting for the answer").by(rule));
-                }
             }
         }
     }
 
-    /// Waits for the answer's head, and meanwhile lets interim answers through.
+    /// Waits for the answer's head, and meanwhile lets interim answers through. The wait ends with the session.
     async fn wait<T>(
         &mut self,
         answer: impl Future<Output = T>,
         timeout: Duration,
-    ) -> Result<T, tokio::time::error::Elapsed> {
+        trail: &Trail,
+    ) -> Result<T, Denial> {
         let mut answer = std::pin::pin!(tokio::time::timeout(timeout, answer));
-        let Some(mut interim) = self.interim.take() else { return answer.await };
+        let mut interim = self.interim.take();
         let guard = &self.carrier.guard;
         loop {
             tokio::select! {
                 biased;
-                Some(head) = interim.recv() => guard.queue_informational(&head),
+                Some(head) = next_interim(&mut interim) => guard.queue_informational(&head),
                 answer = &mut answer => {
-                    while let Ok(head) = interim.try_recv() {
+                    while let Some(Ok(head)) = interim.as_mut().map(mpsc::UnboundedReceiver::try_recv) {
                         guard.queue_informational(&head);
                     }
-                    return answer;
+                    return answer.map_err(|_| {
+                        Denial::new(DenyCode::UpstreamTimeout).because("waiting for the answer")
+                    });
                 }
+                () = trail.session_ended() => return Err(DenyCode::SessionRevoked.into()),
             }
         }
     }
@@ -162,7 +179,11 @@ impl<'a> Outgoing<'a> {
         let scrubber = self.scrubber.clone();
         hyper::ext::on_informational(request, move |answer| {
             if answer.status() != StatusCode::CONTINUE {
-                let _ = heads.send(interim_head(answer.status(), answer.headers(), scrubber.as_deref()));
+                let _ = heads.send(interim_head(
+                    answer.status(),
+                    answer.headers(),
+                    scrubber.as_deref(),
+                ));
             }
         });
     }
@@ -175,18 +196,44 @@ impl<'a> Outgoing<'a> {
         if let Some(fault) = self.carrier.guard.fault() {
             return crate::answer::denial_of(fault);
         }
-        let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        let source = std::error::Error::source(error)
+            .map(ToString::to_string)
+            .unwrap_or_default();
         Denial::new(DenyCode::UpstreamProtocol).because(format!("{error}: {source}"))
     }
 }
 
+async fn next_interim(interim: &mut Option<mpsc::UnboundedReceiver<Vec<u8>>>) -> Option<Vec<u8>> {
+    match interim {
+        Some(interim) => interim.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The request for one protocol: HTTP/1.1 wants `Host` and a path, HTTP/2 wants `:scheme` and `:authority`.
-fn shape(mut parts: Parts, destination: &Destination, is_http2: bool, body: RequestBody) -> Request<RequestBody> {
+fn shape(
+    mut parts: Parts,
+    destination: &Destination,
+    is_http2: bool,
+    body: RequestBody,
+) -> Request<RequestBody> {
     let authority = authority_of(destination);
-    let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let path = parts
+        .uri
+        .path_and_query()
+        .cloned()
+        .unwrap_or_else(|| PathAndQuery::from_static("/"));
     if is_http2 {
-        let scheme = if destination.transport() == Transport::Plain { "http" } else { "https" };
-        let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
+        let scheme = if destination.transport() == Transport::Plain {
+            "http"
+        } else {
+            "https"
+        };
+        let uri = Uri::builder()
+            .scheme(scheme)
+            .authority(authority)
+            .path_and_query(path)
+            .build();
         parts.uri = uri.unwrap_or_default();
         parts.version = Version::HTTP_2;
         parts.headers.remove(HOST);
@@ -206,13 +253,22 @@ fn authority_of(destination: &Destination) -> String {
         Transport::Tunnel => Port::HTTPS,
         Transport::Plain => Port::HTTP,
     };
-    if destination.port() == default { destination.host().to_string() } else { destination.to_string() }
+    if destination.port() == default {
+        destination.host().to_string()
+    } else {
+        destination.to_string()
+    }
 }
 
 fn interim_head(status: StatusCode, headers: &HeaderMap, scrubber: Option<&Scrubber>) -> Vec<u8> {
     let mut headers = headers.clone();
     strip_for_guest(&mut headers);
-    let mut head = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("")).into_bytes();
+    let mut head = format!(
+        "HTTP/1.1 {} {}\r\n",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or("")
+    )
+    .into_bytes();
     for (name, value) in &headers {
         let scrubbed = scrubber.and_then(|scrubber| scrubber.header_value(value));
         head.extend_from_slice(name.as_str().as_bytes());

@@ -80,7 +80,12 @@ impl Pool {
     /// Takes a connection, or the turn to dial one.
     pub(crate) fn find(self: &Arc<Self>, key: &PoolKey) -> Found {
         let mut table = self.table();
-        let no_turn = || Found::Dial(DialTurn { pool: Arc::clone(self), key: None });
+        let no_turn = || {
+            Found::Dial(DialTurn {
+                pool: Arc::clone(self),
+                key: None,
+            })
+        };
         let kept = match table.get_mut(key) {
             Some(kept) => kept,
             None if key.http2 => table.entry(key.clone()).or_default(),
@@ -90,14 +95,22 @@ impl Pool {
             if !sender.is_closed() {
                 *used = Instant::now();
                 let sender = Sender::Http2(sender.clone());
-                return Found::Connection(Connected { sender, peer: *peer, reused: true });
+                return Found::Connection(Connected {
+                    sender,
+                    peer: *peer,
+                    reused: true,
+                });
             }
             kept.http2 = None;
         }
         while let Some((sender, peer, since)) = kept.http1.pop() {
             if !sender.is_closed() && sender.is_ready() && since.elapsed() < KEEP_IDLE {
                 let sender = Sender::Http1(sender);
-                return Found::Connection(Connected { sender, peer, reused: true });
+                return Found::Connection(Connected {
+                    sender,
+                    peer,
+                    reused: true,
+                });
             }
         }
         if !key.http2 {
@@ -108,16 +121,29 @@ impl Pool {
             return Found::Wait(Arc::clone(dialling).notified_owned());
         }
         kept.dialling = Some(Arc::new(Notify::new()));
-        Found::Dial(DialTurn { pool: Arc::clone(self), key: Some(key.clone()) })
+        Found::Dial(DialTurn {
+            pool: Arc::clone(self),
+            key: Some(key.clone()),
+        })
     }
 
     /// Shares an HTTP/2 connection.
-    pub(crate) fn share(&self, key: &PoolKey, sender: http2::SendRequest<RequestBody>, peer: SocketAddr) {
+    pub(crate) fn share(
+        &self,
+        key: &PoolKey,
+        sender: http2::SendRequest<RequestBody>,
+        peer: SocketAddr,
+    ) {
         self.table().entry(key.clone()).or_default().http2 = Some((sender, peer, Instant::now()));
     }
 
     /// Gives back an HTTP/1.1 connection whose exchange is complete.
-    pub(crate) fn give_back(&self, key: PoolKey, sender: http1::SendRequest<RequestBody>, peer: SocketAddr) {
+    pub(crate) fn give_back(
+        &self,
+        key: PoolKey,
+        sender: http1::SendRequest<RequestBody>,
+        peer: SocketAddr,
+    ) {
         if sender.is_closed() {
             return;
         }
@@ -144,9 +170,11 @@ impl Pool {
                 kept.http1.clear();
                 kept.http2 = None;
             }
-            kept.http1.retain(|(sender, _, since)| !sender.is_closed() && since.elapsed() < KEEP_IDLE);
+            kept.http1
+                .retain(|(sender, _, since)| !sender.is_closed() && since.elapsed() < KEEP_IDLE);
             // Streams that are still open hold handles of their own.
-            kept.http2.take_if(|(sender, _, used)| sender.is_closed() || used.elapsed() >= KEEP_IDLE);
+            kept.http2
+                .take_if(|(sender, _, used)| sender.is_closed() || used.elapsed() >= KEEP_IDLE);
             !kept.http1.is_empty() || kept.http2.is_some() || kept.dialling.is_some()
         });
     }
@@ -161,7 +189,11 @@ pub(crate) struct DialTurn {
 impl Drop for DialTurn {
     fn drop(&mut self) {
         let Some(key) = &self.key else { return };
-        let told = self.pool.table().get_mut(key).and_then(|kept| kept.dialling.take());
+        let told = self
+            .pool
+            .table()
+            .get_mut(key)
+            .and_then(|kept| kept.dialling.take());
         if let Some(told) = told {
             told.notify_waiters();
         }

@@ -79,16 +79,30 @@ impl Relay<'_> {
         let (guest_read, guest_write) = tokio::io::split(guest);
         let (upstream_read, upstream_write) = tokio::io::split(upstream);
         let moved = AtomicU64::new(0);
-        let out = pump(guest_read, upstream_write, |count| {
-            moved.fetch_add(1, Ordering::Relaxed);
-            meter.bytes_out.fetch_add(count as u64, Ordering::Relaxed);
-            self.budget.as_ref().map_or(Ok(()), |budget| budget.charge(count))
-        }, None);
-        let back = pump(upstream_read, guest_write, |count| {
-            moved.fetch_add(1, Ordering::Relaxed);
-            meter.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
-            Ok(())
-        }, self.scrubber.as_ref().map(|scrubber| (scrubber.stream(), &*meter.scrubbed)));
+        let out = pump(
+            guest_read,
+            upstream_write,
+            |count| {
+                moved.fetch_add(1, Ordering::Relaxed);
+                meter.bytes_out.fetch_add(count as u64, Ordering::Relaxed);
+                self.budget
+                    .as_ref()
+                    .map_or(Ok(()), |budget| budget.charge(count))
+            },
+            None,
+        );
+        let back = pump(
+            upstream_read,
+            guest_write,
+            |count| {
+                moved.fetch_add(1, Ordering::Relaxed);
+                meter.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
+                Ok(())
+            },
+            self.scrubber
+                .as_ref()
+                .map(|scrubber| (scrubber.stream(), &*meter.scrubbed)),
+        );
         let mut both = std::pin::pin!(async { tokio::try_join!(out, back) });
 
         let mut reloads = self.shared.reloads.subscribe();
@@ -101,7 +115,7 @@ impl Relay<'_> {
                     Err(Stopped::Cut(code)) => Over::Cut(code),
                     Err(Stopped::Io(error)) => Over::Failed(error),
                 },
-                () = session_ended(trail) => return Over::Cut(DenyCode::SessionRevoked),
+                () = trail.session_ended() => return Over::Cut(DenyCode::SessionRevoked),
                 () = self.shared.killing.cancelled() => return Over::Cut(DenyCode::ShuttingDown),
                 changed = reloads.changed() => {
                     if changed.is_err() || judge_again(&self.shared.live()).is_err() {
@@ -118,13 +132,6 @@ impl Relay<'_> {
                 }
             }
         }
-    }
-}
-
-async fn session_ended(trail: &Trail) {
-    match trail.session_cut() {
-        Some(cut) => cut.cancelled().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -23,7 +23,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum ResolverError {
     /// The system's configuration is unreadable.
-    #[error("the system's DNS configuration cannot be used ({0}); name servers can be given under resolver.servers")]
+    #[error(
+        "the system's DNS configuration cannot be used ({0}); name servers can be given under resolver.servers"
+    )]
     System(String),
 }
 
@@ -43,7 +45,9 @@ impl GatewayResolver {
     /// # Errors
     /// [`ResolverError`].
     pub fn new(settings: &Settings) -> Result<Self, ResolverError> {
-        Ok(Self { current: ArcSwap::from_pointee(Current::new(settings)?) })
+        Ok(Self {
+            current: ArcSwap::from_pointee(Current::new(settings)?),
+        })
     }
 
     pub(crate) fn reconfigure(&self, settings: &Settings) -> Result<(), ResolverError> {
@@ -61,7 +65,10 @@ impl Current {
                 // A machine without DNS can still reach mapped names; the others fail when they are asked for.
                 Err(error) if !settings.hosts.is_empty() => {
                     tracing::warn!(%error, "no DNS configuration: only resolver.hosts is known");
-                    return Ok(Self { hosts: settings.hosts.clone(), dns: None });
+                    return Ok(Self {
+                        hosts: settings.hosts.clone(),
+                        dns: None,
+                    });
                 }
                 Err(error) => return Err(system(&error)),
             }
@@ -72,7 +79,10 @@ impl Current {
         };
         tune(builder.options_mut());
         let dns = builder.build().map_err(|error| system(&error))?;
-        Ok(Self { hosts: settings.hosts.clone(), dns: Some(dns) })
+        Ok(Self {
+            hosts: settings.hosts.clone(),
+            dns: Some(dns),
+        })
     }
 }
 
@@ -98,7 +108,9 @@ impl Resolver for GatewayResolver {
         if let Some(addresses) = current.hosts.get(host) {
             return Ok(addresses.clone());
         }
-        let Some(dns) = &current.dns else { return Err("no DNS configuration".to_owned()) };
+        let Some(dns) = &current.dns else {
+            return Err("no DNS configuration".to_owned());
+        };
         // The final dot keeps resolvers from trying the name under other domains.
         let lookup = dns.lookup_ip(format!("{host}."));
         match tokio::time::timeout(TIMEOUT, lookup).await {

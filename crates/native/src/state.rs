@@ -33,7 +33,9 @@ pub enum StateError {
         mode: u32,
     },
     /// Another gateway has it.
-    #[error("another gateway uses the state folder {path}; stop it, or choose another folder with --state-dir")]
+    #[error(
+        "another gateway uses the state folder {path}; stop it, or choose another folder with --state-dir"
+    )]
     InUse {
         /// Which.
         path: PathBuf,
@@ -100,18 +102,39 @@ impl StatePaths {
     /// # Errors
     /// [`StateError`].
     pub fn open(&self) -> Result<StateLock, StateError> {
-        let failed = |source| StateError::Io { path: self.folder.clone(), source };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(failed)?;
-        let mode = std::fs::metadata(&self.folder).map_err(failed)?.permissions().mode() & 0o777;
+        let failed = |source| StateError::Io {
+            path: self.folder.clone(),
+            source,
+        };
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.folder)
+            .map_err(failed)?;
+        let mode = std::fs::metadata(&self.folder)
+            .map_err(failed)?
+            .permissions()
+            .mode()
+            & 0o777;
         if mode & 0o077 != 0 {
-            return Err(StateError::Exposed { path: self.folder.clone(), mode });
+            return Err(StateError::Exposed {
+                path: self.folder.clone(),
+                mode,
+            });
         }
         let path = self.folder.join("lock");
-        let file =
-            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(failed)?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(StateLock { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(StateError::InUse { path: self.folder.clone() }),
+            Err(TryLockError::WouldBlock) => Err(StateError::InUse {
+                path: self.folder.clone(),
+            }),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
     }
@@ -142,6 +165,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let opened = StatePaths::new(dir.path().to_owned()).open();
-        assert!(matches!(opened, Err(StateError::Exposed { mode: 0o755, .. })));
+        assert!(matches!(
+            opened,
+            Err(StateError::Exposed { mode: 0o755, .. })
+        ));
     }
 }

@@ -13,6 +13,7 @@ use outgate_journey::{
     destination::Destination,
     gate::TunnelTreatment,
     inject::Attachment,
+    outgoing::reveals_token,
     record::{AuditSink, DecisionRecord, Ending, Entry, Verdict},
     session::Session,
 };
@@ -63,12 +64,30 @@ impl Trail {
         }
     }
 
-    /// Notes the request line. `host` is what was written, until a canonical name is known.
-    pub(crate) fn note_request(&mut self, method: &Method, host: Option<&str>, path: &str, version: Version) {
+    /// Notes the request line. `host` is what was written, until a canonical name is known. A session token has no
+    /// place in a record, wherever the guest put it.
+    pub(crate) fn note_request(
+        &mut self,
+        method: &Method,
+        host: Option<&str>,
+        path: &str,
+        version: Version,
+    ) {
+        let (tokens, now) = (&self.shared.plane.tokens, clock::unix_now());
+        let clean = |text: &str, most| {
+            if reveals_token(text, tokens, now) {
+                "[session token]".to_owned()
+            } else {
+                bounded(text, most)
+            }
+        };
+        let method = clean(method.as_str(), MAX_METHOD);
+        let host = host.map(|host| clean(host, MAX_HOST));
+        let path = (!path.is_empty()).then(|| clean(path, MAX_PATH));
         self.note(|record| {
-            record.method = Some(bounded(method.as_str(), MAX_METHOD));
-            record.host = host.map(|host| bounded(host, MAX_HOST));
-            record.path = (!path.is_empty()).then(|| bounded(path, MAX_PATH));
+            record.method = Some(method);
+            record.host = host;
+            record.path = path;
             record.http_version = match version {
                 Version::HTTP_10 => Some("HTTP/1.0"),
                 Version::HTTP_11 => Some("HTTP/1.1"),
@@ -100,6 +119,14 @@ impl Trail {
         self.session_cut.as_ref()
     }
 
+    /// Waits until the exchange's session is ended; for ever if it has none.
+    pub(crate) async fn session_ended(&self) {
+        match &self.session_cut {
+            Some(cut) => cut.cancelled().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Notes how the tunnel is served.
     pub(crate) fn note_treatment(&mut self, treatment: TunnelTreatment) {
         self.note(|record| {
@@ -114,7 +141,9 @@ impl Trail {
     /// Notes what is attached.
     pub(crate) fn note_attachment<L>(&mut self, attachment: &Attachment<L>) {
         self.note(|record| {
-            record.injected = attachment.injection().map(|injection| injection.credential.clone());
+            record.injected = attachment
+                .injection()
+                .map(|injection| injection.credential.clone());
         });
     }
 
@@ -149,6 +178,9 @@ impl Trail {
             record.verdict = Verdict::Denied(denial.code());
             record.detail = denial.detail().to_owned();
             record.decided_after = decided_after;
+            if record.session.is_none() {
+                record.session = denial.session().cloned();
+            }
             if let Some(rule) = denial.rule() {
                 record.rule = Some(rule.as_str().to_owned());
             }
@@ -179,7 +211,11 @@ impl Trail {
     fn why_it_ended(&self, otherwise: Ending) -> Ending {
         if let Some(code) = self.meter.cut.get() {
             Ending::Cut(*code)
-        } else if self.session_cut.as_ref().is_some_and(|cut| cut.is_cancelled()) {
+        } else if self
+            .session_cut
+            .as_ref()
+            .is_some_and(|cut| cut.is_cancelled())
+        {
             Ending::Cut(DenyCode::SessionRevoked)
         } else if self.shared.killing.is_cancelled() {
             Ending::Cut(DenyCode::ShuttingDown)
@@ -189,7 +225,9 @@ impl Trail {
     }
 
     fn write(&mut self) {
-        let Some(mut record) = self.record.take() else { return };
+        let Some(mut record) = self.record.take() else {
+            return;
+        };
         record.bytes_out = self.meter.bytes_out.load(Ordering::Relaxed);
         record.bytes_in = self.meter.bytes_in.load(Ordering::Relaxed);
         record.scrubbed = self.meter.scrubbed.load(Ordering::Relaxed);

@@ -9,8 +9,8 @@ use outgate_journey::{
     denial::{Denial, DenyCode},
     destination::identify_connect,
     gate::{
-        ConnectionPass, TunnelOpening, TunnelTreatment, count_connection, judge_connection, judge_opening,
-        opening_is_judged, resolve_destination, still_allowed,
+        ConnectionPass, TunnelOpening, TunnelTreatment, count_connection, judge_connection,
+        judge_opening, opening_is_judged, resolve_destination, still_allowed,
     },
     record::Entry,
     resolve::ResolvedDestination,
@@ -63,16 +63,29 @@ pub(crate) enum Connect {
 }
 
 /// Serves a `CONNECT`: the one exit of this entry.
-pub(crate) async fn connect(shared: &Arc<Shared>, mut guest: GuestConnection, request: ConnectRequest) -> Connect {
+pub(crate) async fn connect(
+    shared: &Arc<Shared>,
+    mut guest: GuestConnection,
+    request: ConnectRequest,
+) -> Connect {
     let mut trail = Trail::begin(shared, Entry::Connect, guest.client);
-    trail.note_request(&Method::CONNECT, Some(&request.target), "", Version::HTTP_11);
+    trail.note_request(
+        &Method::CONNECT,
+        Some(&request.target),
+        "",
+        Version::HTTP_11,
+    );
     let admitted = match admit(shared, &request, &mut trail).await {
         Ok(admitted) => admitted,
         Err(denial) => {
             trail.deny(&denial);
             // A client that was asked for its token tries again on the same connection.
             let again = denial.code().status() == 401;
-            let after = if again { Afterwards::KeepAlive } else { Afterwards::Close };
+            let after = if again {
+                Afterwards::KeepAlive
+            } else {
+                Afterwards::Close
+            };
             let response = refuse(&denial, trail.request_id(), Challenge::Proxy, after);
             trail.answer(response.status());
             drop(trail);
@@ -109,7 +122,11 @@ struct Admitted {
 }
 
 /// The journey of a tunnel up to its answer.
-async fn admit(shared: &Arc<Shared>, request: &ConnectRequest, trail: &mut Trail) -> Result<Admitted, Denial> {
+async fn admit(
+    shared: &Arc<Shared>,
+    request: &ConnectRequest,
+    trail: &mut Trail,
+) -> Result<Admitted, Denial> {
     let live = shared.live();
     let destination = identify_connect(&request.target)?;
     trail.note_destination(&destination);
@@ -118,7 +135,12 @@ async fn admit(shared: &Arc<Shared>, request: &ConnectRequest, trail: &mut Trail
     let mut slot = None;
     if let Some(session) = pass.session() {
         trail.note_session(session);
-        slot = Some(count_connection(&shared.plane, &live.policy, session, pass.allowed())?);
+        slot = Some(count_connection(
+            &shared.plane,
+            &live.policy,
+            session,
+            pass.allowed(),
+        )?);
     }
     let resolved = resolve_destination(&shared.plane, &live.policy, pass.allowed().clone()).await?;
     let dialled = if opening_is_judged(pass.allowed().rule()) {
@@ -127,15 +149,34 @@ async fn admit(shared: &Arc<Shared>, request: &ConnectRequest, trail: &mut Trail
         Some(dial(&resolved, &live.policy, live.timeouts.connect).await?)
     };
     trail.allow(pass.allowed().rule().id.as_str());
-    Ok(Admitted { live, pass, slot, resolved, dialled })
+    Ok(Admitted {
+        live,
+        pass,
+        slot,
+        resolved,
+        dialled,
+    })
 }
 
 /// Reads what the guest says first, and serves the tunnel accordingly.
-async fn carry(shared: &Arc<Shared>, mut guest: GuestConnection, admitted: Admitted, mut trail: Trail) {
+async fn carry(
+    shared: &Arc<Shared>,
+    mut guest: GuestConnection,
+    admitted: Admitted,
+    mut trail: Trail,
+) {
     if let Some((upstream, peer)) = admitted.dialled {
         trail.note_treatment(TunnelTreatment::PassThrough);
         trail.note_upstream(peer);
-        return pass_through(shared, guest, upstream, &admitted.live, &admitted.pass, trail).await;
+        return pass_through(
+            shared,
+            guest,
+            upstream,
+            &admitted.live,
+            &admitted.pass,
+            trail,
+        )
+        .await;
     }
     let opened = match read_first_bytes(&mut guest, admitted.live.timeouts.handshake).await {
         Ok(opening) => judge(&admitted.pass, opening),
@@ -158,12 +199,16 @@ async fn carry(shared: &Arc<Shared>, mut guest: GuestConnection, admitted: Admit
     }
 }
 
-fn judge(pass: &ConnectionPass, opening: Opening) -> Result<(TunnelTreatment, ClientHello), Denial> {
+fn judge(
+    pass: &ConnectionPass,
+    opening: Opening,
+) -> Result<(TunnelTreatment, ClientHello), Denial> {
     let hello = match opening {
         Opening::Hello(hello) => Some(hello),
         Opening::NotTls => None,
         Opening::Incomplete | Opening::Malformed => {
-            return Err(Denial::new(DenyCode::TlsHandshakeFailed).because("not a ClientHello that can be trusted"));
+            return Err(Denial::new(DenyCode::TlsHandshakeFailed)
+                .because("not a ClientHello that can be trusted"));
         }
     };
     let evidence = match &hello {
@@ -176,7 +221,10 @@ fn judge(pass: &ConnectionPass, opening: Opening) -> Result<(TunnelTreatment, Cl
     Ok((judge_opening(pass, evidence)?, hello.unwrap_or_default()))
 }
 
-async fn read_first_bytes(guest: &mut GuestConnection, timeout: Duration) -> Result<Opening, Denial> {
+async fn read_first_bytes(
+    guest: &mut GuestConnection,
+    timeout: Duration,
+) -> Result<Opening, Denial> {
     let reading = async {
         loop {
             match read_opening(&guest.received) {
@@ -185,9 +233,15 @@ async fn read_first_bytes(guest: &mut GuestConnection, timeout: Duration) -> Res
             }
             guest.received.reserve(4096);
             match guest.stream.read_buf(&mut guest.received).await {
-                Ok(0) => return Err(Denial::new(DenyCode::TlsRequired).because("the guest closed the tunnel")),
+                Ok(0) => {
+                    return Err(
+                        Denial::new(DenyCode::TlsRequired).because("the guest closed the tunnel")
+                    );
+                }
                 Ok(_) => {}
-                Err(error) => return Err(Denial::new(DenyCode::TlsRequired).because(error.to_string())),
+                Err(error) => {
+                    return Err(Denial::new(DenyCode::TlsRequired).because(error.to_string()));
+                }
             }
         }
     };
@@ -204,21 +258,45 @@ async fn turn_away(mut guest: GuestConnection, code: DenyCode) {
     const ACCESS_DENIED: u8 = 49;
     const INTERNAL_ERROR: u8 = 80;
     let description = match code {
-        DenyCode::ServerNameMismatch | DenyCode::ServerNameMissing | DenyCode::IpLiteral => UNRECOGNIZED_NAME,
+        DenyCode::ServerNameMismatch | DenyCode::ServerNameMissing | DenyCode::IpLiteral => {
+            UNRECOGNIZED_NAME
+        }
         code if code.status() >= 500 => INTERNAL_ERROR,
         _ => ACCESS_DENIED,
     };
     if guest.received.first() == Some(&22) {
-        let _ = guest.stream.write_all(&[21, 3, 3, 0, 2, 2, description]).await;
+        let _ = guest
+            .stream
+            .write_all(&[21, 3, 3, 0, 2, 2, description])
+            .await;
     }
     let _ = guest.stream.shutdown().await;
 }
 
-async fn dial_and_pass(shared: &Arc<Shared>, guest: GuestConnection, admitted: Admitted, mut trail: Trail) {
-    match dial(&admitted.resolved, &admitted.live.policy, admitted.live.timeouts.connect).await {
+async fn dial_and_pass(
+    shared: &Arc<Shared>,
+    guest: GuestConnection,
+    admitted: Admitted,
+    mut trail: Trail,
+) {
+    match dial(
+        &admitted.resolved,
+        &admitted.live.policy,
+        admitted.live.timeouts.connect,
+    )
+    .await
+    {
         Ok((upstream, peer)) => {
             trail.note_upstream(peer);
-            pass_through(shared, guest, upstream, &admitted.live, &admitted.pass, trail).await;
+            pass_through(
+                shared,
+                guest,
+                upstream,
+                &admitted.live,
+                &admitted.pass,
+                trail,
+            )
+            .await;
         }
         Err(denial) => {
             trail.deny(&denial);
@@ -238,11 +316,23 @@ async fn pass_through(
 ) {
     let budget = pass.session().and_then(|session| {
         let limit = live.policy.session_limits().bytes_out?;
-        Some(Budget { used: shared.plane.limits.of(session.id()), limit: Some(limit) })
+        Some(Budget {
+            used: shared.plane.limits.of(session.id()),
+            limit: Some(limit),
+        })
     });
     let guest = Prefixed::new(guest.stream, guest.received);
-    let relay = Relay { shared, budget, scrubber: None, idle: live.timeouts.idle };
-    relay.run(guest, upstream, trail, |live| still_allowed(&live.policy, pass.allowed())).await;
+    let relay = Relay {
+        shared,
+        budget,
+        scrubber: None,
+        idle: live.timeouts.idle,
+    };
+    relay
+        .run(guest, upstream, trail, |live| {
+            still_allowed(&live.policy, pass.allowed())
+        })
+        .await;
 }
 
 /// Terminates TLS with a leaf for the judged name, and serves the requests inside.
@@ -256,8 +346,13 @@ async fn bump(
     let host = admitted.pass.allowed().destination().host().clone();
     let offer = choose_offer(shared, &admitted, hello).await;
     let config = match shared.server_tls() {
-        Some(tls) => tls.config(&host, offer, unix_now()).map_err(|error| error.to_string()),
-        None => Err("there is no CA: it is made when the gateway starts with a bumped destination".to_owned()),
+        Some(tls) => tls
+            .config(&host, offer, unix_now())
+            .map_err(|error| error.to_string()),
+        None => Err(
+            "there is no CA: it is made when the gateway starts with a bumped destination"
+                .to_owned(),
+        ),
     };
     let config = match config {
         Ok(config) => config,
@@ -272,9 +367,12 @@ async fn bump(
     let stream = match tokio::time::timeout(admitted.live.timeouts.handshake, accepting).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            return trail.deny(&Denial::new(DenyCode::TlsHandshakeFailed).because(error.to_string()));
+            return trail
+                .deny(&Denial::new(DenyCode::TlsHandshakeFailed).because(error.to_string()));
         }
-        Err(_) => return trail.deny(&Denial::new(DenyCode::RequestTimeout).because("TLS handshake")),
+        Err(_) => {
+            return trail.deny(&Denial::new(DenyCode::RequestTimeout).because("TLS handshake"));
+        }
     };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let destination = admitted.pass.allowed().destination().clone();
@@ -287,9 +385,20 @@ async fn bump(
     finish(trail);
 }
 
-async fn serve_plain(shared: &Arc<Shared>, guest: GuestConnection, admitted: Admitted, trail: Trail) {
+async fn serve_plain(
+    shared: &Arc<Shared>,
+    guest: GuestConnection,
+    admitted: Admitted,
+    trail: Trail,
+) {
     let destination = admitted.pass.allowed().destination().in_clear();
-    let carrier = carrier(shared, guest.client, admitted, destination, Entry::TunnelledPlain);
+    let carrier = carrier(
+        shared,
+        guest.client,
+        admitted,
+        destination,
+        Entry::TunnelledPlain,
+    );
     carrier.serve_http1(guest.stream, guest.received).await;
     finish(trail);
 }
@@ -311,7 +420,15 @@ fn carrier(
 ) -> Arc<Carrier> {
     let Admitted { pass, slot, .. } = admitted;
     let session = pass.session().cloned();
-    let carrier = Carrier::new(shared, client, Carries::Tunnelled { pass, destination: destination.clone(), entry });
+    let carrier = Carrier::new(
+        shared,
+        client,
+        Carries::Tunnelled {
+            pass,
+            destination: destination.clone(),
+            entry,
+        },
+    );
     if let (Some(session), Some(slot)) = (session, slot) {
         carrier.keep_slot(&session, &destination, slot);
     }
@@ -333,16 +450,28 @@ async fn choose_offer(shared: &Arc<Shared>, admitted: &Admitted, hello: &ClientH
         (None, None) => true,
         (None, Some(session)) => {
             let session = Some(session.id().clone());
-            let key = PoolKey { destination: destination.clone(), session, http2: true };
-            if let Ok(connected) = upstream::open(shared, &admitted.live, &admitted.resolved, &key).await
+            let key = PoolKey {
+                destination: destination.clone(),
+                session,
+                http2: true,
+            };
+            if let Ok(connected) =
+                upstream::open(shared, &admitted.live, &admitted.resolved, &key).await
                 && let crate::pool::Sender::Http1(sender) = connected.sender
             {
-                let key = PoolKey { http2: false, ..key };
+                let key = PoolKey {
+                    http2: false,
+                    ..key
+                };
                 shared.pool.give_back(key, sender, connected.peer);
             }
             // An upstream that cannot be reached is told to the first request, which has an answer to tell it by.
             shared.speaks_http2.get(&learnt).unwrap_or(true)
         }
     };
-    if speaks_http2 || !hello.offers_http1 { Offer::Http2 } else { Offer::Http1 }
+    if speaks_http2 || !hello.offers_http1 {
+        Offer::Http2
+    } else {
+        Offer::Http1
+    }
 }

@@ -15,11 +15,7 @@ use outgate_journey::{
 };
 
 use crate::{
-    body::Budget,
-    carrier::Carrier,
-    gateway::Live,
-    guard::ActiveExchange,
-    relay::Relay,
+    body::Budget, carrier::Carrier, gateway::Live, guard::ActiveExchange, relay::Relay,
     trail::Trail,
 };
 
@@ -62,17 +58,37 @@ pub(crate) struct Upgraded {
 }
 
 /// Carries the new protocol until it ends.
-pub(crate) fn carry_upgrade(carrier: &Arc<Carrier>, upgraded: Upgraded, trail: Trail, active: ActiveExchange) {
+pub(crate) fn carry_upgrade(
+    carrier: &Arc<Carrier>,
+    upgraded: Upgraded,
+    trail: Trail,
+    active: ActiveExchange,
+) {
     let carrier = Arc::clone(carrier);
     let shared = Arc::clone(&carrier.shared);
     shared.tasks.clone().spawn(async move {
-        let Upgraded { guest, upstream, judged, scrubber, budget } = upgraded;
+        let Upgraded {
+            guest,
+            upstream,
+            judged,
+            scrubber,
+            budget,
+        } = upgraded;
         let (guest, upstream) = match tokio::try_join!(guest, upstream) {
             Ok(both) => both,
             Err(error) => return trail.abort(&error),
         };
-        let relay = Relay { shared: &carrier.shared, budget, scrubber, idle: carrier.shared.live().timeouts.idle };
-        relay.run(TokioIo::new(guest), TokioIo::new(upstream), trail, |live| judged.judge_again(live)).await;
+        let relay = Relay {
+            shared: &carrier.shared,
+            budget,
+            scrubber,
+            idle: carrier.shared.live().timeouts.idle,
+        };
+        relay
+            .run(TokioIo::new(guest), TokioIo::new(upstream), trail, |live| {
+                judged.judge_again(live)
+            })
+            .await;
         drop(active);
     });
 }

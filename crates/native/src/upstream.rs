@@ -58,16 +58,24 @@ pub(crate) async fn open(
     let destination = resolved.allowed().destination();
     let (stream, peer) = dial(resolved, &live.policy, live.timeouts.connect).await?;
     let broken = |error: hyper::Error| {
-        Denial::new(DenyCode::UpstreamProtocol).because(error.to_string()).by(&resolved.allowed().rule().id)
+        Denial::new(DenyCode::UpstreamProtocol)
+            .because(error.to_string())
+            .by(&resolved.allowed().rule().id)
     };
     let sender = if destination.transport() == Transport::Plain {
         start_http1(shared, stream).await.map_err(broken)?
     } else {
-        let config = if key.http2 { &live.upstream_tls.http2 } else { &live.upstream_tls.http1 };
+        let config = if key.http2 {
+            &live.upstream_tls.http2
+        } else {
+            &live.upstream_tls.http1
+        };
         let stream = start_tls(stream, resolved, config, live.timeouts.handshake).await?;
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         if key.http2 {
-            shared.speaks_http2.insert((destination.host().clone(), destination.port()), is_http2);
+            shared
+                .speaks_http2
+                .insert((destination.host().clone(), destination.port()), is_http2);
         }
         if is_http2 {
             let sender = start_http2(shared, stream).await.map_err(broken)?;
@@ -77,7 +85,11 @@ pub(crate) async fn open(
             start_http1(shared, stream).await.map_err(broken)?
         }
     };
-    Ok(Connected { sender, peer, reused: false })
+    Ok(Connected {
+        sender,
+        peer,
+        reused: false,
+    })
 }
 
 async fn start_http1<T>(shared: &Arc<Shared>, io: T) -> hyper::Result<Sender>
@@ -101,7 +113,10 @@ where
     Ok(Sender::Http1(sender))
 }
 
-async fn start_http2<T>(shared: &Arc<Shared>, io: T) -> hyper::Result<http2::SendRequest<RequestBody>>
+async fn start_http2<T>(
+    shared: &Arc<Shared>,
+    io: T,
+) -> hyper::Result<http2::SendRequest<RequestBody>>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -129,7 +144,8 @@ impl Sender {
     pub(crate) async fn send(
         &mut self,
         request: http::Request<RequestBody>,
-    ) -> Result<http::Response<hyper::body::Incoming>, TrySendError<http::Request<RequestBody>>> {
+    ) -> Result<http::Response<hyper::body::Incoming>, TrySendError<http::Request<RequestBody>>>
+    {
         match self {
             Self::Http1(sender) => sender.try_send_request(request).await,
             Self::Http2(sender) => sender.try_send_request(request).await,

@@ -19,7 +19,9 @@ pub enum RootsError {
         why: String,
     },
     /// `upstream.roots: system` on a machine without any.
-    #[error("upstream.roots: the system has no root certificates ({0}); install ca-certificates or use `bundled`")]
+    #[error(
+        "upstream.roots: the system has no root certificates ({0}); install ca-certificates or use `bundled`"
+    )]
     NoSystemRoots(String),
     /// The TLS library refused the settings.
     #[error("TLS towards upstreams cannot be set up: {0}")]
@@ -50,7 +52,10 @@ impl UpstreamTls {
         http1.alpn_protocols = vec![b"http/1.1".to_vec()];
         let mut http2 = http1.clone();
         http2.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { http1: Arc::new(http1), http2: Arc::new(http2) })
+        Ok(Self {
+            http1: Arc::new(http1),
+            http2: Arc::new(http2),
+        })
     }
 }
 
@@ -61,7 +66,10 @@ fn read_roots(settings: &Upstream) -> Result<RootCertStore, RootsError> {
             let found = rustls_native_certs::load_native_certs();
             let (added, _) = store.add_parsable_certificates(found.certs);
             if added == 0 && settings.extra_roots.is_empty() {
-                let why = found.errors.first().map_or_else(|| "none found".to_owned(), ToString::to_string);
+                let why = found
+                    .errors
+                    .first()
+                    .map_or_else(|| "none found".to_owned(), ToString::to_string);
                 return Err(RootsError::NoSystemRoots(why));
             }
         }
@@ -69,7 +77,10 @@ fn read_roots(settings: &Upstream) -> Result<RootCertStore, RootsError> {
         Roots::None => {}
     }
     for path in &settings.extra_roots {
-        let failed = |why: String| RootsError::File { path: path.clone(), why };
+        let failed = |why: String| RootsError::File {
+            path: path.clone(),
+            why,
+        };
         let certificates = CertificateDer::pem_file_iter(path)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .map_err(|error| failed(error.to_string()))?;
@@ -77,7 +88,9 @@ fn read_roots(settings: &Upstream) -> Result<RootCertStore, RootsError> {
             return Err(failed("no certificate in the file".to_owned()));
         }
         for certificate in certificates {
-            store.add(certificate).map_err(|error| failed(error.to_string()))?;
+            store
+                .add(certificate)
+                .map_err(|error| failed(error.to_string()))?;
         }
     }
     Ok(store)

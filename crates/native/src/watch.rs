@@ -33,7 +33,9 @@ pub async fn follow(gateway: &Arc<Gateway>, config: &Path, mut told: mpsc::Recei
         // A full channel means that a look is due already.
         let _ = events.try_send(());
     })
-    .inspect_err(|error| tracing::warn!(%error, "files cannot be watched; looking every 30 s instead"))
+    .inspect_err(
+        |error| tracing::warn!(%error, "files cannot be watched; looking every 30 s instead"),
+    )
     .ok();
     let mut watched = BTreeSet::new();
     let mut last = std::fs::read(config).ok();
@@ -51,13 +53,19 @@ pub async fn follow(gateway: &Arc<Gateway>, config: &Path, mut told: mpsc::Recei
             () = tokio::time::sleep(LOOK) => Look::IfChanged,
         };
         let (gateway, path, before) = (Arc::clone(gateway), config.to_owned(), last.take());
-        let looked = tokio::task::spawn_blocking(move || take_over(&gateway, &path, before, look)).await;
+        let looked =
+            tokio::task::spawn_blocking(move || take_over(&gateway, &path, before, look)).await;
         last = looked.unwrap_or_default();
     }
 }
 
 /// Reads what changed; gives back the file as it was read.
-fn take_over(gateway: &Gateway, path: &Path, before: Option<Vec<u8>>, look: Look) -> Option<Vec<u8>> {
+fn take_over(
+    gateway: &Gateway,
+    path: &Path,
+    before: Option<Vec<u8>>,
+    look: Look,
+) -> Option<Vec<u8>> {
     let text = std::fs::read(path).ok();
     if look == Look::Always || text != before {
         report(path, gateway.reload(path));
@@ -73,13 +81,20 @@ fn report(path: &Path, result: Result<(), GatewayError>) {
         Err(GatewayError::Config(problems)) => {
             tracing::error!(%file, "configuration not taken over; the old policy goes on\n{problems}");
         }
-        Err(error) => tracing::error!(%file, "configuration not taken over; the old policy goes on: {error}"),
+        Err(error) => {
+            tracing::error!(%file, "configuration not taken over; the old policy goes on: {error}")
+        }
     }
 }
 
 fn folders(gateway: &Gateway, config: &Path) -> BTreeSet<PathBuf> {
     let files = gateway.credential_files();
-    files.iter().map(PathBuf::as_path).chain([config]).map(folder_of).collect()
+    files
+        .iter()
+        .map(PathBuf::as_path)
+        .chain([config])
+        .map(folder_of)
+        .collect()
 }
 
 fn folder_of(file: &Path) -> PathBuf {
@@ -89,7 +104,11 @@ fn folder_of(file: &Path) -> PathBuf {
     }
 }
 
-fn watch_folders(watcher: &mut impl Watcher, watched: &mut BTreeSet<PathBuf>, wanted: BTreeSet<PathBuf>) {
+fn watch_folders(
+    watcher: &mut impl Watcher,
+    watched: &mut BTreeSet<PathBuf>,
+    wanted: BTreeSet<PathBuf>,
+) {
     for folder in watched.difference(&wanted) {
         let _ = watcher.unwatch(folder);
     }

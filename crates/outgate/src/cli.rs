@@ -9,7 +9,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Outgate lets out only what its owner allowed, and attaches the real credential on the far side to requests that
 /// present a verified session token.
 #[derive(Debug, Parser)]
-#[command(name = "outgate", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "outgate",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
 pub(crate) struct Cli {
     /// Folder for keys, sessions and the audit trail [default: the platform's state folder]
     #[arg(long, global = true, env = "OUTGATE_STATE_DIR", value_name = "DIR")]
@@ -47,7 +52,13 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct ConfigFile {
     /// The configuration file
-    #[arg(long, short, env = "OUTGATE_CONFIG", default_value = "outgate.yaml", value_name = "FILE")]
+    #[arg(
+        long,
+        short,
+        env = "OUTGATE_CONFIG",
+        default_value = "outgate.yaml",
+        value_name = "FILE"
+    )]
     pub(crate) config: PathBuf,
     /// Print JSON
     #[arg(long)]
@@ -183,7 +194,9 @@ pub(crate) enum Audit {
 
 /// `90`, `90s`, `30m` or `1h`, in seconds.
 fn parse_duration(text: &str) -> Result<u64, String> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let scale = match unit {
         "" | "s" => 1,
@@ -191,8 +204,12 @@ fn parse_duration(text: &str) -> Result<u64, String> {
         "h" => 3600,
         _ => return Err("a number and s, m or h, as in 30m".to_owned()),
     };
-    let number: u64 = number.parse().map_err(|_| "a number and s, m or h, as in 30m".to_owned())?;
-    number.checked_mul(scale).ok_or_else(|| "too long".to_owned())
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "a number and s, m or h, as in 30m".to_owned())?;
+    number
+        .checked_mul(scale)
+        .ok_or_else(|| "too long".to_owned())
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {

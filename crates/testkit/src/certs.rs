@@ -92,8 +92,8 @@ impl TestCa {
         }
         .expect("a certificate");
         let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&private)
-            .expect("a usable key");
+        let signer =
+            rustls::crypto::aws_lc_rs::sign::any_supported_type(&private).expect("a usable key");
         CertifiedKey::new(vec![certificate.der().clone()], signer)
     }
 }

@@ -94,8 +94,11 @@ pub fn holds_secret(haystack: &[u8], secret: &str) -> bool {
     let hex: String = secret.iter().map(|b| format!("{b:02x}")).collect();
     let percent: String = secret.iter().map(|b| format!("%{b:02x}")).collect();
     let lower = haystack.to_ascii_lowercase();
-    let contains_lower =
-        |needle: &str| lower.windows(needle.len().max(1)).any(|w| w == needle.as_bytes());
+    let contains_lower = |needle: &str| {
+        lower
+            .windows(needle.len().max(1))
+            .any(|w| w == needle.as_bytes())
+    };
     if contains(secret) || contains_lower(&hex) || contains_lower(&percent) {
         return true;
     }

@@ -91,7 +91,11 @@ impl DnsServer {
     /// Every question so far: lower-case name without its last dot, and record type.
     #[must_use]
     pub fn queries(&self) -> Vec<(String, u16)> {
-        self.table.lock().expect("no panic holds it").queries.clone()
+        self.table
+            .lock()
+            .expect("no panic holds it")
+            .queries
+            .clone()
     }
 
     /// Whether anybody asked for a name that contains `text`.
@@ -239,8 +243,16 @@ mod tests {
         ])
         .await;
         assert!(ask(&server, "A.test", A).await.ends_with(&[10, 1, 2, 3]));
-        assert!(ask(&server, "turn.test", A).await.ends_with(&[192, 0, 2, 1]));
-        assert!(ask(&server, "turn.test", A).await.ends_with(&[127, 0, 0, 1]));
+        assert!(
+            ask(&server, "turn.test", A)
+                .await
+                .ends_with(&[192, 0, 2, 1])
+        );
+        assert!(
+            ask(&server, "turn.test", A)
+                .await
+                .ends_with(&[127, 0, 0, 1])
+        );
         let missing = ask(&server, "x.test", A).await;
         assert_eq!(missing[3] & 0x0f, 3);
         assert!(server.was_asked_for("x.test") && !server.was_asked_for("y.test"));

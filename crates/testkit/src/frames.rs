@@ -42,21 +42,32 @@ pub fn reset(stream: u32) -> Vec<u8> {
 }
 
 /// A header block without compression or indexing (RFC 7541 section 6.2.2).
-///
-/// # Panics
-/// On names and values over 126 bytes.
 #[must_use]
 pub fn header_block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, value) in fields {
-        assert!(name.len() < 127 && value.len() < 127, "short fields only");
         out.push(0);
-        out.push(name.len() as u8);
-        out.extend_from_slice(name.as_bytes());
-        out.push(value.len() as u8);
-        out.extend_from_slice(value.as_bytes());
+        for text in [name, value] {
+            length(&mut out, text.len());
+            out.extend_from_slice(text.as_bytes());
+        }
     }
     out
+}
+
+/// An integer with a prefix of seven bits (RFC 7541 section 5.1), Huffman coding off.
+fn length(out: &mut Vec<u8>, value: usize) {
+    if value < 127 {
+        out.push(value as u8);
+        return;
+    }
+    out.push(127);
+    let mut rest = value - 127;
+    while rest >= 128 {
+        out.push((rest % 128 + 128) as u8);
+        rest /= 128;
+    }
+    out.push(rest as u8);
 }
 
 /// HEADERS of a request without a body.

@@ -119,10 +119,7 @@ impl Gateway {
     ///
     /// # Errors
     /// As [`Gateway::try_start`].
-    pub fn start_in(
-        folder: Arc<TempDir>,
-        options: GatewayOptions,
-    ) -> Result<Self, CommandOutput> {
+    pub fn start_in(folder: Arc<TempDir>, options: GatewayOptions) -> Result<Self, CommandOutput> {
         write_config(folder.path(), &options.config.to_string());
         // A write over the file size limit must fail like one on a full disk, not kill: see `limit_file_size`.
         let mut child = Command::new("sh")
@@ -391,7 +388,8 @@ impl Gateway {
             maximum: None,
         };
         let resource = rustix::process::Resource::Fsize;
-        rustix::process::prlimit(Some(self.kernel_pid()), resource, limit).expect("a child's limit");
+        rustix::process::prlimit(Some(self.kernel_pid()), resource, limit)
+            .expect("a child's limit");
     }
 
     /// Resident memory, in KiB.
@@ -445,10 +443,7 @@ fn collect(mut from: impl Read + Send + 'static, into: Arc<Mutex<Vec<u8>>>) -> J
     })
 }
 
-fn collect_lines(
-    from: impl Read + Send + 'static,
-    into: mpsc::Sender<String>,
-) -> JoinHandle<()> {
+fn collect_lines(from: impl Read + Send + 'static, into: mpsc::Sender<String>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
             let _ = into.send(line);

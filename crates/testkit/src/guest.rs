@@ -271,7 +271,11 @@ impl Guest {
     /// Whatever refused it.
     pub async fn tunnel(&self, way: Way, req: &Req) -> Result<TlsTunnel, Outcome> {
         let stream = self.connect(&format!("{}:{}", req.host, req.port)).await?;
-        let alpn = if way == Way::TunnelH2 { "h2" } else { "http/1.1" };
+        let alpn = if way == Way::TunnelH2 {
+            "h2"
+        } else {
+            "http/1.1"
+        };
         let name = req.sni.as_ref().unwrap_or(&req.host);
         self.handshake(stream, &TlsOptions::new(name, alpn)).await
     }
@@ -463,8 +467,9 @@ impl Streaming<'_> {
             Source::H2(body) => match body.trailers().await {
                 Ok(trailers) => {
                     self.response.complete = true;
-                    self.response.trailers =
-                        trailers.map(|map| Headers::from_map(&map)).unwrap_or_default();
+                    self.response.trailers = trailers
+                        .map(|map| Headers::from_map(&map))
+                        .unwrap_or_default();
                 }
                 Err(_) => return self.response,
             },
@@ -484,7 +489,11 @@ async fn send_h1(
     } else {
         req.path.clone()
     };
-    let mut head = format!("{} {target} HTTP/1.1\r\nhost: {}\r\n", req.method, req.host_field());
+    let mut head = format!(
+        "{} {target} HTTP/1.1\r\nhost: {}\r\n",
+        req.method,
+        req.host_field()
+    );
     if let Some(value) = proxy_field {
         head.push_str(&format!("proxy-authorization: {value}\r\n"));
     }

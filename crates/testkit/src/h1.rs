@@ -132,7 +132,10 @@ impl H1 {
         let mut request = httparse::Request::new(&mut fields);
         request.parse(&raw).map_err(io::Error::other)?;
         let headers = collect(request.headers);
-        let framing = match (headers.get("transfer-encoding"), headers.get("content-length")) {
+        let framing = match (
+            headers.get("transfer-encoding"),
+            headers.get("content-length"),
+        ) {
             (Some(_), _) => Framing::Chunked(0),
             (None, Some(length)) => Framing::Length(length.parse().map_err(io::Error::other)?),
             (None, None) => Framing::Done,
@@ -153,7 +156,10 @@ impl H1 {
     pub async fn read_response_head(&mut self, method: &str) -> io::Result<(Response, Framing)> {
         let mut informational = Vec::new();
         loop {
-            let raw = self.read_head().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+            let raw = self
+                .read_head()
+                .await?
+                .ok_or(io::ErrorKind::UnexpectedEof)?;
             let mut fields = [httparse::EMPTY_HEADER; 256];
             let mut response = httparse::Response::new(&mut fields);
             response.parse(&raw).map_err(io::Error::other)?;
@@ -253,7 +259,10 @@ impl H1 {
         if self.buffer.is_empty() && self.fill().await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let take = self.buffer.len().min(usize::try_from(limit).unwrap_or(usize::MAX));
+        let take = self
+            .buffer
+            .len()
+            .min(usize::try_from(limit).unwrap_or(usize::MAX));
         Ok(self.buffer.split_to(take).freeze())
     }
 

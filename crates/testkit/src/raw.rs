@@ -31,10 +31,7 @@ pub async fn send_and_drain(
 }
 
 /// Reads until the peer closes or `limit` passes: everything read, and whether it closed.
-pub async fn drain(
-    stream: &mut (impl crate::io::Io + ?Sized),
-    limit: Duration,
-) -> (Vec<u8>, bool) {
+pub async fn drain(stream: &mut (impl crate::io::Io + ?Sized), limit: Duration) -> (Vec<u8>, bool) {
     let mut out = Vec::new();
     let closed = timeout(limit, async {
         let mut buffer = [0; 16_384];

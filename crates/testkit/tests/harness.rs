@@ -4,12 +4,7 @@ use std::time::Duration;
 
 use outgate_testkit::{
     Alpn, CertificateKind, Guest, Origin, OriginOptions, Outcome, Req, TestCa, TlsOptions,
-    certs::roots_from_pem,
-    codec,
-    guest::Channel,
-    h1::H1,
-    message::ReqBody,
-    raw, websocket, within,
+    certs::roots_from_pem, codec, guest::Channel, h1::H1, message::ReqBody, raw, websocket, within,
 };
 use tokio::net::TcpStream;
 
@@ -39,7 +34,11 @@ async fn both_protocols_echo_upload_stream_and_send_trailers() {
         assert!(echo.text().contains("key-1"), "{alpn}: {}", echo.text());
         let seen = origin.last();
         assert_eq!(
-            (seen.target.as_str(), seen.authority.as_str(), seen.sni.as_deref()),
+            (
+                seen.target.as_str(),
+                seen.authority.as_str(),
+                seen.sni.as_deref()
+            ),
             ("/echo?x=1", "a.test:443", Some("a.test")),
         );
         for encoding in codec::ENCODINGS {
@@ -101,7 +100,9 @@ async fn http1_has_early_hints_resets_and_websockets() {
     ws.write(upgrade.as_bytes()).await.unwrap();
     let (answer, _) = ws.read_response_head("GET").await.unwrap();
     assert_eq!(answer.status, 101);
-    ws.write(&websocket::frame(1, b"hello", true)).await.unwrap();
+    ws.write(&websocket::frame(1, b"hello", true))
+        .await
+        .unwrap();
     let (opcode, payload) = within(2, "an echo", websocket::read_frame(&mut ws))
         .await
         .unwrap();
@@ -120,7 +121,10 @@ async fn bad_certificates_are_refused_by_a_strict_client() {
     ] {
         let origin = Origin::start(&ca, OriginOptions::tls(&["a.test"]).certificate(kind)).await;
         let refused = channel(&origin, &ca, "h2").await;
-        assert!(matches!(refused, Err(Outcome::HandshakeFailed(_))), "{kind:?}");
+        assert!(
+            matches!(refused, Err(Outcome::HandshakeFailed(_))),
+            "{kind:?}"
+        );
         assert_eq!(origin.count(), 0);
     }
     let origin = Origin::start(&ca, OriginOptions::tls(&["a.test"]).alpn(Alpn::H1)).await;

@@ -95,7 +95,8 @@ fn join_records(bytes: &[u8]) -> Joined<'_> {
             if kind != CLIENT_HELLO || length > MAX_HELLO {
                 return Joined::Malformed;
             }
-            if joined.len() > length + 4 {
+            // A ClientHello ends with its record: a record that promises more is refused, however much has come.
+            if joined.len() > length + 4 || (joined.len() == length + 4 && !whole) {
                 return Joined::Malformed;
             }
             if joined.len() == length + 4 {
@@ -278,7 +279,11 @@ mod tests {
             extension(ALPN, &[9]),
             vec![0, 0, 0, 9, 1],
         ] {
-            assert_eq!(hello(&[broken.clone()]), Opening::Malformed, "{broken:?}");
+            assert_eq!(
+                hello(std::slice::from_ref(&broken)),
+                Opening::Malformed,
+                "{broken:?}"
+            );
         }
         assert_eq!(hello(&[server_name("")]), Opening::Malformed);
         assert_eq!(hello(&[server_name("bücher.test")]), Opening::Malformed);

@@ -142,6 +142,10 @@ fn read_request_line(line: &[u8]) -> Result<RequestLine, HeadFault> {
     if target.contains(&b'#') {
         return Err(HeadFault::Malformed("a fragment in the target"));
     }
+    // The target of a CONNECT is read, and refused with a better reason, by the journey.
+    if method != b"CONNECT" && http::Uri::try_from(target).is_err() {
+        return Err(HeadFault::Malformed("the target is not a URI"));
+    }
     Ok(RequestLine {
         is_connect: method == b"CONNECT",
         is_http10,
@@ -338,6 +342,11 @@ impl RequestStream {
                 let Some(head) = read_head(bytes)? else {
                     return Ok(Release::NeedMore);
                 };
+                if head.is_connect {
+                    return Err(HeadFault::Malformed(
+                        "CONNECT must be the first request of its connection",
+                    ));
+                }
                 self.state = match head.framing {
                     Framing::Empty => State::Head,
                     Framing::Length(length) => State::Body(length),

@@ -42,14 +42,21 @@ fn verify(path: &std::path::Path, as_json: bool) -> Result<ExitCode> {
     }
     match report {
         Ok(report) if as_json => {
-            say!("{}", json!({
-                "ok": true, "file": report.file, "records": report.records, "last_seq": report.last_seq,
-                "last_hash": report.last_hash, "log_id": report.log_id,
-            }));
+            say!(
+                "{}",
+                json!({
+                    "ok": true, "file": report.file, "records": report.records, "last_seq": report.last_seq,
+                    "last_hash": report.last_hash, "log_id": report.log_id,
+                })
+            );
             Ok(ExitCode::SUCCESS)
         }
         Ok(report) => {
-            say!("{}: {} records, the chain verifies", report.file.display(), report.records);
+            say!(
+                "{}: {} records, the chain verifies",
+                report.file.display(),
+                report.records
+            );
             say!("last  {} {}", report.last_seq, report.last_hash);
             Ok(ExitCode::SUCCESS)
         }

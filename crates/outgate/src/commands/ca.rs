@@ -22,12 +22,16 @@ pub(crate) fn run(command: Ca, state_dir: Option<PathBuf>) -> Result<ExitCode> {
     match command {
         Ca::Show { json } => {
             let authority = CertificateAuthority::open_or_create(&state.ca(), unix_now())?;
-            let (fingerprint, until) = (authority.fingerprint_sha256(), utc(authority.not_after().0));
+            let (fingerprint, until) =
+                (authority.fingerprint_sha256(), utc(authority.not_after().0));
             if json {
-                say!("{}", json!({
-                    "subject": authority.subject(), "sha256": fingerprint, "not_after": until,
-                    "certificate": certificate, "bundle": state.bundle(),
-                }));
+                say!(
+                    "{}",
+                    json!({
+                        "subject": authority.subject(), "sha256": fingerprint, "not_after": until,
+                        "certificate": certificate, "bundle": state.bundle(),
+                    })
+                );
             } else {
                 say!("subject   {}", authority.subject());
                 say!("SHA-256   {fingerprint}");
@@ -38,9 +42,12 @@ pub(crate) fn run(command: Ca, state_dir: Option<PathBuf>) -> Result<ExitCode> {
         }
         Ca::Export { bundle, out } => {
             let source = if bundle { state.bundle() } else { certificate };
-            let pem = std::fs::read_to_string(&source).with_context(|| source.display().to_string())?;
+            let pem =
+                std::fs::read_to_string(&source).with_context(|| source.display().to_string())?;
             match out {
-                Some(file) => std::fs::write(&file, pem).with_context(|| file.display().to_string())?,
+                Some(file) => {
+                    std::fs::write(&file, pem).with_context(|| file.display().to_string())?
+                }
                 None => say!("{}", pem.trim_end()),
             }
         }

@@ -6,19 +6,40 @@ use anyhow::Result;
 use outgate_config::Config;
 use serde_json::json;
 
-use crate::{cli::ConfigFile, style::{say, warn}};
+use crate::{
+    cli::ConfigFile,
+    style::{say, warn},
+};
 
 pub(crate) fn run(file: &ConfigFile) -> Result<ExitCode> {
     match Config::load(&file.config) {
         Ok(config) => {
             if file.json {
-                say!("{}", json!({ "ok": true, "destinations": config.policy.len(), "warnings": config.warnings }));
+                say!(
+                    "{}",
+                    json!({ "ok": true, "destinations": config.policy.len(), "warnings": config.warnings })
+                );
             } else {
                 for warning in &config.warnings {
-                    warn(&format!("{}:{}: {}: {}; {}", file.config.display(), warning.line, warning.key, warning.message, warning.help));
+                    warn(&format!(
+                        "{}:{}: {}: {}; {}",
+                        file.config.display(),
+                        warning.line,
+                        warning.key,
+                        warning.message,
+                        warning.help
+                    ));
                 }
-                let ca = if config.needs_ca() { "a CA is used" } else { "no CA" };
-                say!("{}: ok, {} destinations, {ca}", file.config.display(), config.policy.len());
+                let ca = if config.needs_ca() {
+                    "a CA is used"
+                } else {
+                    "no CA"
+                };
+                say!(
+                    "{}: ok, {} destinations, {ca}",
+                    file.config.display(),
+                    config.policy.len()
+                );
             }
             Ok(ExitCode::SUCCESS)
         }

@@ -47,14 +47,23 @@ pub(crate) fn run(env: &Env, state_dir: Option<PathBuf>) -> Result<ExitCode> {
     })?;
     let proxy = match &env.proxy {
         Some(address) => address.clone(),
-        None => as_seen_by_workload(about.proxy.first().context("the gateway has no proxy listener")?),
+        None => as_seen_by_workload(
+            about
+                .proxy
+                .first()
+                .context("the gateway has no proxy listener")?,
+        ),
     };
     let variables = variables(&about, &proxy, &token);
     match env.format {
-        EnvFormat::Sh => variables.iter().for_each(|(name, value)| say!("export {name}={}", quoted(value))),
+        EnvFormat::Sh => variables
+            .iter()
+            .for_each(|(name, value)| say!("export {name}={}", quoted(value))),
         EnvFormat::Json => {
-            let object: serde_json::Map<_, _> =
-                variables.into_iter().map(|(name, value)| (name, value.into())).collect();
+            let object: serde_json::Map<_, _> = variables
+                .into_iter()
+                .map(|(name, value)| (name, value.into()))
+                .collect();
             say!("{}", serde_json::Value::Object(object));
         }
     }
@@ -62,7 +71,11 @@ pub(crate) fn run(env: &Env, state_dir: Option<PathBuf>) -> Result<ExitCode> {
 }
 
 fn as_seen_by_workload(address: &SocketAddr) -> String {
-    if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() }
+    if address.ip().is_unspecified() {
+        format!("127.0.0.1:{}", address.port())
+    } else {
+        address.to_string()
+    }
 }
 
 fn variables(about: &About, proxy: &str, token: &str) -> Vec<(String, String)> {
@@ -79,7 +92,10 @@ fn variables(about: &About, proxy: &str, token: &str) -> Vec<(String, String)> {
         REPLACE_ROOTS.iter().for_each(|name| set(name, &bundle));
         ADD_ROOTS.iter().for_each(|name| set(name, &ca));
     }
-    about.token_variables.iter().for_each(|name| set(name, token));
+    about
+        .token_variables
+        .iter()
+        .for_each(|name| set(name, token));
     variables
 }
 
@@ -104,8 +120,14 @@ mod tests {
     #[test]
     fn what_replaces_the_roots_gets_the_roots_too() {
         let variables: std::collections::HashMap<_, _> =
-            variables(&about(true), "127.0.0.1:8080", "T").into_iter().collect();
-        assert!(REPLACE_ROOTS.iter().all(|name| variables[*name] == "/s/ca/bundle.pem"));
+            variables(&about(true), "127.0.0.1:8080", "T")
+                .into_iter()
+                .collect();
+        assert!(
+            REPLACE_ROOTS
+                .iter()
+                .all(|name| variables[*name] == "/s/ca/bundle.pem")
+        );
         assert_eq!(variables["NODE_EXTRA_CA_CERTS"], "/s/ca/ca.crt");
         assert_eq!(variables["ANTHROPIC_API_KEY"], "T");
         assert_eq!(variables["https_proxy"], "http://session:T@127.0.0.1:8080");
@@ -114,7 +136,11 @@ mod tests {
     #[test]
     fn without_a_ca_no_trust_is_touched() {
         let variables = variables(&about(false), "127.0.0.1:8080", "T");
-        assert!(variables.iter().all(|(name, _)| !REPLACE_ROOTS.contains(&name.as_str())));
+        assert!(
+            variables
+                .iter()
+                .all(|(name, _)| !REPLACE_ROOTS.contains(&name.as_str()))
+        );
     }
 
     #[test]

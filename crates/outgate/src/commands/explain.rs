@@ -12,7 +12,8 @@ use outgate_journey::{
     denial::{Denial, DenyCode},
     destination::{Destination, Transport, identify_absolute_form, identify_connect},
     policy::{
-        AllowedDestination, CredentialSource, InjectionForm, Policy, Posture, Rate, Rule, TokenDemand,
+        AllowedDestination, CredentialSource, InjectionForm, Policy, Posture, Rate, Rule,
+        TokenDemand,
     },
     resolve::resolve,
     session::{Denylist, SessionId},
@@ -42,7 +43,11 @@ pub(crate) fn run(explain: &Explain, state_dir: Option<PathBuf>) -> Result<ExitC
     } else {
         told.print(&verdict);
     }
-    Ok(if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(2) })
+    Ok(if verdict.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(2)
+    })
 }
 
 struct Request {
@@ -53,27 +58,57 @@ struct Request {
 
 impl Request {
     fn parse(explain: &Explain) -> Result<Self> {
-        let uri: Uri = explain.url.parse().with_context(|| format!("{} is not a URL", explain.url))?;
-        if uri.authority().is_none() || !matches!(uri.scheme_str(), Some("http" | "https" | "ws" | "wss")) {
-            bail!("{}: give a whole URL, as in https://api.example.org/v1/things", explain.url);
+        let uri: Uri = explain
+            .url
+            .parse()
+            .with_context(|| format!("{} is not a URL", explain.url))?;
+        if uri.authority().is_none()
+            || !matches!(uri.scheme_str(), Some("http" | "https" | "ws" | "wss"))
+        {
+            bail!(
+                "{}: give a whole URL, as in https://api.example.org/v1/things",
+                explain.url
+            );
         }
         let mut headers = HeaderMap::new();
         for field in &explain.header {
-            let (name, value) = field.split_once(':').with_context(|| format!("{field}: NAME: VALUE"))?;
-            headers.append(HeaderName::try_from(name.trim())?, HeaderValue::try_from(value.trim())?);
+            let (name, value) = field
+                .split_once(':')
+                .with_context(|| format!("{field}: NAME: VALUE"))?;
+            headers.append(
+                HeaderName::try_from(name.trim())?,
+                HeaderValue::try_from(value.trim())?,
+            );
         }
         let method = Method::from_bytes(explain.method.as_bytes()).context("not a method")?;
-        Ok(Self { method, uri, headers })
+        Ok(Self {
+            method,
+            uri,
+            headers,
+        })
     }
 
     fn identify(&self) -> Result<Destination, Denial> {
-        let authority = self.uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+        let authority = self
+            .uri
+            .authority()
+            .map(http::uri::Authority::as_str)
+            .unwrap_or_default();
         if matches!(self.uri.scheme_str(), Some("https" | "wss")) {
             let has_port = self.uri.port().is_some();
-            return identify_connect(&if has_port { authority.to_owned() } else { format!("{authority}:443") });
+            return identify_connect(&if has_port {
+                authority.to_owned()
+            } else {
+                format!("{authority}:443")
+            });
         }
-        let path = self.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-        let target = format!("http://{authority}{path}").parse().map_err(|_| DenyCode::MalformedRequest)?;
+        let path = self
+            .uri
+            .path_and_query()
+            .map_or("/", http::uri::PathAndQuery::as_str);
+        let target = format!("http://{authority}{path}")
+            .parse()
+            .map_err(|_| DenyCode::MalformedRequest)?;
         identify_absolute_form(&target, &HeaderMap::new())
     }
 }
@@ -96,7 +131,11 @@ impl Told {
             Ok(()) => say!("{:<18} {}", "verdict".dimmed(), "allowed".green().bold()),
             Err(denial) => {
                 let code = denial.code();
-                say!("{:<18} {} {code}", "verdict".dimmed(), "denied".red().bold());
+                say!(
+                    "{:<18} {} {code}",
+                    "verdict".dimmed(),
+                    "denied".red().bold()
+                );
                 say!("{:<18} {}", "", code.message());
                 if !denial.detail().is_empty() {
                     say!("{:<18} {}", "", denial.detail());
@@ -107,16 +146,22 @@ impl Told {
     }
 
     fn print_json(&self, verdict: &Result<(), Denial>) {
-        let stages: Vec<_> =
-            self.stages.iter().map(|(stage, text)| json!({ "stage": stage, "result": text })).collect();
+        let stages: Vec<_> = self
+            .stages
+            .iter()
+            .map(|(stage, text)| json!({ "stage": stage, "result": text }))
+            .collect();
         let denial = verdict.as_ref().err();
-        say!("{}", json!({
-            "allowed": verdict.is_ok(),
-            "code": denial.map(|denial| denial.code().as_str()),
-            "rule": denial.and_then(Denial::rule).map(outgate_journey::policy::RuleId::as_str),
-            "detail": denial.map(Denial::detail).filter(|detail| !detail.is_empty()),
-            "stages": stages,
-        }));
+        say!(
+            "{}",
+            json!({
+                "allowed": verdict.is_ok(),
+                "code": denial.map(|denial| denial.code().as_str()),
+                "rule": denial.and_then(Denial::rule).map(outgate_journey::policy::RuleId::as_str),
+                "detail": denial.map(Denial::detail).filter(|detail| !detail.is_empty()),
+                "stages": stages,
+            })
+        );
     }
 }
 
@@ -127,9 +172,15 @@ async fn walk(
     ended: bool,
     told: &mut Told,
 ) -> Result<(), Denial> {
-    let policy = config.policy.clone().for_listeners(config.listen.proxy.as_slice().into());
+    let policy = config
+        .policy
+        .clone()
+        .for_listeners(config.listen.proxy.as_slice().into());
     let destination = request.identify()?;
-    told.say("identify", format!("{destination}, {}", spoken(&destination)));
+    told.say(
+        "identify",
+        format!("{destination}, {}", spoken(&destination)),
+    );
 
     let token = tell_session(explain, ended, told)?;
     let allowed = policy.allow(destination)?;
@@ -141,10 +192,18 @@ async fn walk(
     tell_addresses(config, explain, &policy, &allowed, told).await?;
     let is_seen = tell_treatment(&allowed, told);
     if is_seen {
-        authorize(allowed, &request.method, request.uri.path(), &request.headers)?;
+        authorize(
+            allowed,
+            &request.method,
+            request.uri.path(),
+            &request.headers,
+        )?;
         told.say("authorize", tell_requests(&rule));
     } else {
-        told.say("authorize", "not seen: method and path are inside the client's own TLS");
+        told.say(
+            "authorize",
+            "not seen: method and path are inside the client's own TLS",
+        );
     }
     told.say("limit", tell_limits(&policy, &rule));
     tell_injection(&config.credentials, &rule, token, told)
@@ -169,9 +228,15 @@ fn tell_session(explain: &Explain, ended: bool, told: &mut Told) -> Result<Token
         return Ok(Token::Missing);
     }
     match &explain.session {
-        None => told.say("authenticate", "a good session token is presented (assumed; --session asks for one)"),
+        None => told.say(
+            "authenticate",
+            "a good session token is presented (assumed; --session asks for one)",
+        ),
         Some(id) => {
-            told.say("authenticate", format!("a good token of session {id} is presented (assumed)"));
+            told.say(
+                "authenticate",
+                format!("a good token of session {id} is presented (assumed)"),
+            );
             if ended {
                 return Err(Denial::new(DenyCode::SessionRevoked));
             }
@@ -195,7 +260,11 @@ async fn tell_addresses(
     let resolver = GatewayResolver::new(&config.resolver)
         .map_err(|error| Denial::new(DenyCode::NameNotResolved).because(error.to_string()))?;
     let resolved = resolve(&resolver, policy, allowed.clone()).await?;
-    let addresses: Vec<_> = resolved.addresses().iter().map(|address| address.ip().to_string()).collect();
+    let addresses: Vec<_> = resolved
+        .addresses()
+        .iter()
+        .map(|address| address.ip().to_string())
+        .collect();
     told.say("resolve", addresses.join(", "));
     Ok(())
 }
@@ -215,16 +284,32 @@ fn tell_requests(rule: &Rule) -> String {
     if rule.requests.is_unrestricted() {
         "every method and path".to_owned()
     } else {
-        format!("covered by {} allow and no deny entries", rule.requests.allow.len())
+        format!(
+            "covered by {} allow and no deny entries",
+            rule.requests.allow.len()
+        )
     }
 }
 
 fn tell_limits(policy: &Policy, rule: &Rule) -> String {
     let rate = |rate: Rate| format!("{} per {} s", rate.events, rate.window_seconds);
     let mut limits = Vec::new();
-    limits.extend(rule.limits.requests.map(|requests| format!("{} to this destination", rate(requests))));
-    limits.extend(policy.session_limits().requests.map(|requests| format!("{} in all", rate(requests))));
-    if limits.is_empty() { "none".to_owned() } else { format!("{} for each session", limits.join(", ")) }
+    limits.extend(
+        rule.limits
+            .requests
+            .map(|requests| format!("{} to this destination", rate(requests))),
+    );
+    limits.extend(
+        policy
+            .session_limits()
+            .requests
+            .map(|requests| format!("{} in all", rate(requests))),
+    );
+    if limits.is_empty() {
+        "none".to_owned()
+    } else {
+        format!("{} for each session", limits.join(", "))
+    }
 }
 
 fn tell_injection(
@@ -247,14 +332,21 @@ fn tell_injection(
         InjectionForm::Query { parameter } => format!("query parameter {parameter}"),
     };
     let (place, is_there) = match credentials.get(&injection.credential) {
-        Some(CredentialSource::Env(name)) => (format!("variable {name}"), std::env::var_os(name).is_some()),
+        Some(CredentialSource::Env(name)) => {
+            (format!("variable {name}"), std::env::var_os(name).is_some())
+        }
         Some(CredentialSource::File(path)) => (path.display().to_string(), path.exists()),
         None => ("nowhere".to_owned(), false),
     };
-    told.say("inject", format!("{} from {place}, {form}", injection.credential));
+    told.say(
+        "inject",
+        format!("{} from {place}, {form}", injection.credential),
+    );
     if is_there {
         return Ok(());
     }
     let why = format!("{place} is not there, as seen from this shell");
-    Err(Denial::new(DenyCode::CredentialUnavailable).because(why).by(&rule.id))
+    Err(Denial::new(DenyCode::CredentialUnavailable)
+        .because(why)
+        .by(&rule.id))
 }

@@ -37,7 +37,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Ca(ca) => ca::run(ca, state_dir),
         Command::Audit(audit) => audit::run(audit, state_dir),
         Command::Schema => {
-            say!("{}", serde_json::to_string_pretty(&outgate_config::schema())?);
+            say!(
+                "{}",
+                serde_json::to_string_pretty(&outgate_config::schema())?
+            );
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -53,7 +56,10 @@ fn load(file: &ConfigFile) -> Result<Config> {
     }
     let config = Config::load(&file.config).map_err(anyhow::Error::from)?;
     for warning in &config.warnings {
-        warn(&format!("{} (line {}): {}; {}", warning.key, warning.line, warning.message, warning.help));
+        warn(&format!(
+            "{} (line {}): {}; {}",
+            warning.key, warning.line, warning.message, warning.help
+        ));
     }
     Ok(config)
 }
@@ -64,12 +70,17 @@ fn state(flag: Option<PathBuf>, config: Option<&Config>) -> Result<StatePaths> {
         Some(folder) => folder,
         None => platform_state_dir()?,
     };
-    let folder = std::path::absolute(&folder).with_context(|| format!("state folder {}", folder.display()))?;
+    let folder = std::path::absolute(&folder)
+        .with_context(|| format!("state folder {}", folder.display()))?;
     Ok(StatePaths::new(folder))
 }
 
 fn platform_state_dir() -> Result<PathBuf> {
-    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let from = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let home = || from("HOME").context("HOME is not set; give a state folder with --state-dir");
     if cfg!(target_os = "macos") {
         return Ok(home()?.join("Library/Application Support/outgate"));
@@ -83,7 +94,10 @@ fn platform_state_dir() -> Result<PathBuf> {
 
 /// Runs something asynchronous on this thread.
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
 }
 
 /// Reads a whole text file; `-` is standard input.
@@ -99,14 +113,20 @@ fn read_text(path: &Path) -> Result<String> {
 /// A time as people read it, in UTC.
 fn utc(unix_seconds: u64) -> String {
     let days = unix_seconds / 86_400;
-    let (hour, minute, second) = (unix_seconds / 3600 % 24, unix_seconds / 60 % 60, unix_seconds % 60);
+    let (hour, minute, second) = (
+        unix_seconds / 3600 % 24,
+        unix_seconds / 60 % 60,
+        unix_seconds % 60,
+    );
     let (year, month, day) = civil(days);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 /// Days since 1970-01-01 as a date in the proleptic Gregorian calendar.
 fn civil(mut days: u64) -> (u64, u64, u64) {
-    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let is_leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
     let mut year = 1970;
     loop {
         let length = if is_leap(year) { 366 } else { 365 };

@@ -11,7 +11,9 @@ use tokio::{
     sync::mpsc,
 };
 use tracing::Level;
-use tracing_subscriber::{EnvFilter, Layer, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
 use super::{load, state};
 use crate::{
@@ -74,14 +76,17 @@ fn announce(gateway: &Gateway, as_json: bool) {
     let state = gateway.state();
     let ca = gateway.has_ca();
     if as_json {
-        say!("{}", json!({
-            "event": "ready",
-            "proxy": gateway.proxy().iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "operator": state.operator_socket(),
-            "ca": ca.then(|| state.ca_certificate()),
-            "bundle": ca.then(|| state.bundle()),
-            "pid": std::process::id(),
-        }));
+        say!(
+            "{}",
+            json!({
+                "event": "ready",
+                "proxy": gateway.proxy().iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "operator": state.operator_socket(),
+                "ca": ca.then(|| state.ca_certificate()),
+                "bundle": ca.then(|| state.bundle()),
+                "pid": std::process::id(),
+            })
+        );
         return;
     }
     for address in gateway.proxy() {
@@ -101,13 +106,18 @@ fn announce(gateway: &Gateway, as_json: bool) {
 /// words are let through, whatever `RUST_LOG` says.
 fn start_log(format: LogFormat) {
     let wanted = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let own = filter_fn(|event| event.target().starts_with("outgate") || *event.level() <= Level::WARN);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let own =
+        filter_fn(|event| event.target().starts_with("outgate") || *event.level() <= Level::WARN);
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_target(false);
     let registry = tracing_subscriber::registry().with(wanted);
     match format {
         LogFormat::Text => {
             let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            registry.with(layer.with_ansi(is_terminal).with_filter(own)).init();
+            registry
+                .with(layer.with_ansi(is_terminal).with_filter(own))
+                .init();
         }
         LogFormat::Json => registry.with(layer.json().with_filter(own)).init(),
     }
@@ -123,7 +133,10 @@ fn protect_memory() {
         tracing::warn!(%error, "core dumps cannot be switched off");
     }
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let raised = rustix::process::Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
     if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
         tracing::warn!(%error, "the number of open files cannot be raised");
     }

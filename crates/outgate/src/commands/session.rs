@@ -13,7 +13,10 @@ pub(crate) fn run(command: Session, state_dir: Option<PathBuf>) -> Result<ExitCo
     let client = OperatorClient::new(&state(state_dir, None)?.operator_socket());
     match command {
         Session::Create { ttl, label, json } => {
-            let wanted = CreateSession { ttl_seconds: ttl, labels: label.into_iter().collect() };
+            let wanted = CreateSession {
+                ttl_seconds: ttl,
+                labels: label.into_iter().collect(),
+            };
             let created = block_on(async { Ok(client.create(&wanted).await?) })?;
             if json {
                 say!("{}", serde_json::to_string(&created)?);
@@ -31,9 +34,18 @@ pub(crate) fn run(command: Session, state_dir: Option<PathBuf>) -> Result<ExitCo
                 say!("no sessions; `outgate session create` makes one");
             }
             for session in list.sessions.iter().filter(|_| !json) {
-                let labels: Vec<_> = session.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                let labels: Vec<_> = session
+                    .labels
+                    .iter()
+                    .map(|(key, value)| format!("{key}={value}"))
+                    .collect();
                 let state = if session.ended { "ended" } else { "live " };
-                say!("{}  {state}  until {}  {}", session.id, utc(session.expires), labels.join(" "));
+                say!(
+                    "{}  {state}  until {}  {}",
+                    session.id,
+                    utc(session.expires),
+                    labels.join(" ")
+                );
             }
         }
         Session::End { id, json } => {

@@ -136,7 +136,9 @@ impl Seen {
 fn basic_password(value: &str) -> Option<String> {
     use base64::Engine;
     let text = value.strip_prefix("Basic ")?;
-    let bytes = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(text)
+        .ok()?;
     String::from_utf8(bytes).ok()
 }
 

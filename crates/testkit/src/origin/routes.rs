@@ -40,7 +40,13 @@ pub(super) async fn answer(mut exchange: Exchange<'_>) -> io::Result<After> {
         "/trailers" => {
             exchange.drain().await?;
             exchange
-                .head(200, &[("content-type", "application/grpc"), ("trailer", "grpc-status")])
+                .head(
+                    200,
+                    &[
+                        ("content-type", "application/grpc"),
+                        ("trailer", "grpc-status, grpc-message"),
+                    ],
+                )
                 .await?;
             exchange.send(b"body").await?;
             exchange
@@ -61,7 +67,9 @@ pub(super) async fn answer(mut exchange: Exchange<'_>) -> io::Result<After> {
         }
         "/coding" => {
             let name = param("name").unwrap_or_default();
-            exchange.reply(200, &[("content-encoding", &name)], b"\x01\x02\x03").await
+            exchange
+                .reply(200, &[("content-encoding", &name)], b"\x01\x02\x03")
+                .await
         }
         "/alt-svc" => {
             let fields = [("alt-svc", "h3=\":443\"; ma=86400"), ("x-kept", "yes")];
@@ -102,15 +110,22 @@ async fn echo_as(
     exchange.drain().await?;
     let field = param("from").unwrap_or_else(|| "x-api-key".into());
     let value = exchange.seen.headers.get(&field).unwrap_or("").to_owned();
-    let shift = param("shift").and_then(|text| text.parse().ok()).unwrap_or(0);
+    let shift = param("shift")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
     let plain = format!("{}{value} end", "x".repeat(shift));
-    let (bytes, coding) =
-        codec::encode(&param("enc").unwrap_or_else(|| "plain".into()), plain.as_bytes()).await;
+    let (bytes, coding) = codec::encode(
+        &param("enc").unwrap_or_else(|| "plain".into()),
+        plain.as_bytes(),
+    )
+    .await;
     let mut fields = vec![("content-type", "text/plain")];
     if let Some(coding) = coding {
         fields.push(("content-encoding", coding));
     }
-    let size = param("chunk").and_then(|text| text.parse().ok()).unwrap_or(bytes.len());
+    let size = param("chunk")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(bytes.len());
     let length = bytes.len().to_string();
     if param("sized").is_some() {
         fields.push(("content-length", &length));
@@ -208,7 +223,12 @@ async fn ws(exchange: &mut Exchange<'_>) -> io::Result<After> {
 }
 
 async fn requires_key(exchange: &mut Exchange<'_>) -> io::Result<After> {
-    let key = exchange.shared.key.lock().expect("no panic holds it").clone();
+    let key = exchange
+        .shared
+        .key
+        .lock()
+        .expect("no panic holds it")
+        .clone();
     let (field, value) = key.unwrap_or_default();
     if exchange.seen.headers.get(&field) == Some(&value) {
         exchange.reply(200, &[], b"the right key").await

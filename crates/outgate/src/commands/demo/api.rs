@@ -41,22 +41,35 @@ struct Seen {
 
 impl DemoApi {
     pub(crate) async fn start() -> Result<Self> {
-        let certified = rcgen::generate_simple_self_signed(vec![HOST.to_owned()]).context("the API's certificate")?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
+        let certified = rcgen::generate_simple_self_signed(vec![HOST.to_owned()])
+            .context("the API's certificate")?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(
+            certified.signing_key.serialize_der(),
+        ));
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(vec![certified.cert.der().clone()], key)?;
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("a port for the API")?;
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .context("a port for the API")?;
         let port = listener.local_addr()?.port();
         let seen = Arc::new(Seen {
             key: random_key()?,
             requests: AtomicUsize::new(0),
             heads: Mutex::default(),
         });
-        tokio::spawn(serve(listener, TlsAcceptor::from(Arc::new(config)), Arc::clone(&seen)));
-        Ok(Self { port, certificate_pem: certified.cert.pem(), seen })
+        tokio::spawn(serve(
+            listener,
+            TlsAcceptor::from(Arc::new(config)),
+            Arc::clone(&seen),
+        ));
+        Ok(Self {
+            port,
+            certificate_pem: certified.cert.pem(),
+            seen,
+        })
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -78,7 +91,11 @@ impl DemoApi {
 
     /// Whether some text stood in any request's head.
     pub(crate) fn saw(&self, text: &str) -> bool {
-        self.seen.heads.lock().unwrap_or_else(PoisonError::into_inner).contains(text)
+        self.seen
+            .heads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(text)
     }
 }
 
@@ -92,12 +109,15 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, seen: Arc<Seen>) {
     while let Ok((stream, _)) = listener.accept().await {
         let (tls, seen) = (tls.clone(), Arc::clone(&seen));
         tokio::spawn(async move {
-            let Ok(stream) = tls.accept(stream).await else { return };
+            let Ok(stream) = tls.accept(stream).await else {
+                return;
+            };
             let service = service_fn(move |request: Request<Incoming>| {
                 let seen = Arc::clone(&seen);
                 async move { Ok::<_, Infallible>(answer(&request, &seen)) }
             });
-            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service);
             let _ = connection.await;
         });
     }
@@ -106,14 +126,20 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, seen: Arc<Seen>) {
 fn answer(request: &Request<Incoming>, seen: &Seen) -> Response<Body> {
     seen.requests.fetch_add(1, Ordering::Relaxed);
     note(request.headers(), seen);
-    let presented = request.headers().get("x-api-key").and_then(|value| value.to_str().ok());
+    let presented = request
+        .headers()
+        .get("x-api-key")
+        .and_then(|value| value.to_str().ok());
     if presented != Some(&seen.key) {
         return text(StatusCode::UNAUTHORIZED, "wrong key\n".to_owned());
     }
     match request.uri().path() {
         "/v1/whoami" => text(StatusCode::OK, "you hold the real key\n".to_owned()),
         "/v1/echo" => {
-            let mut response = text(StatusCode::OK, format!("your key is {0}, in hex {1}\n", seen.key, hex(&seen.key)));
+            let mut response = text(
+                StatusCode::OK,
+                format!("your key is {0}, in hex {1}\n", seen.key, hex(&seen.key)),
+            );
             if let Ok(value) = seen.key.parse() {
                 response.headers_mut().insert("x-your-key", value);
             }
@@ -127,7 +153,10 @@ fn answer(request: &Request<Incoming>, seen: &Seen) -> Response<Body> {
 fn note(headers: &HeaderMap, seen: &Seen) {
     let mut heads = seen.heads.lock().unwrap_or_else(PoisonError::into_inner);
     for (name, value) in headers {
-        heads.push_str(&format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes())));
+        heads.push_str(&format!(
+            "{name}: {}\n",
+            String::from_utf8_lossy(value.as_bytes())
+        ));
     }
 }
 
@@ -155,9 +184,10 @@ fn stream() -> Response<Body> {
     });
     let frames = EventFrames(received);
     let mut response = Response::new(BodyExt::boxed(frames));
-    response
-        .headers_mut()
-        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/event-stream"));
+    response.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static("text/event-stream"),
+    );
     response
 }
 
@@ -171,6 +201,8 @@ impl hyper::body::Body for EventFrames {
         mut self: std::pin::Pin<&mut Self>,
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(cx).map(|event| event.map(|bytes| Ok(Frame::data(bytes))))
+        self.0
+            .poll_recv(cx)
+            .map(|event| event.map(|bytes| Ok(Frame::data(bytes))))
     }
 }

@@ -41,7 +41,9 @@ impl Answer {
     /// Whether the key, in plain or in hex, stands anywhere in it.
     pub(crate) fn reveals(&self, key: &str) -> bool {
         let hex: String = key.bytes().map(|byte| format!("{byte:02x}")).collect();
-        [key, &hex].iter().any(|secret| self.headers.contains(secret) || self.body.contains(secret))
+        [key, &hex]
+            .iter()
+            .any(|secret| self.headers.contains(secret) || self.body.contains(secret))
     }
 }
 
@@ -73,11 +75,18 @@ impl Client {
     /// Asks the API.
     pub(crate) async fn get(&self, token: Option<&str>, path: &str) -> Result<Answer> {
         let (parts, body) = self.send(token, path).await?.into_parts();
-        let body = body.collect().await.context("the answer's body")?.to_bytes();
+        let body = body
+            .collect()
+            .await
+            .context("the answer's body")?
+            .to_bytes();
         let headers = parts.headers.iter().map(|(name, value)| {
             format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes()))
         });
-        let reason = parts.headers.get("x-deny-reason").and_then(|value| value.to_str().ok());
+        let reason = parts
+            .headers
+            .get("x-deny-reason")
+            .and_then(|value| value.to_str().ok());
         Ok(Answer {
             status: parts.status.as_u16(),
             reason: reason.map(str::to_owned),
@@ -99,10 +108,16 @@ impl Client {
     pub(crate) async fn connect_elsewhere(&self, token: &str) -> Result<Answer> {
         let (_, head) = self.connect("elsewhere.example:443", Some(token)).await?;
         let field = |name: &str| {
-            head.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
+            head.lines()
+                .find_map(|line| line.strip_prefix(name))
+                .map(|value| value.trim().to_owned())
         };
         Ok(Answer {
-            status: head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default(),
+            status: head
+                .split(' ')
+                .nth(1)
+                .and_then(|status| status.parse().ok())
+                .unwrap_or_default(),
             reason: field("x-deny-reason:"),
             headers: head.clone(),
             body: String::new(),
@@ -115,14 +130,22 @@ impl Client {
             bail!("the proxy refused the tunnel: {head}");
         }
         let name = ServerName::try_from(HOST)?;
-        let stream = self.tls.connect(name, stream).await.context("TLS through the gateway")?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let stream = self
+            .tls
+            .connect(name, stream)
+            .await
+            .context("TLS through the gateway")?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         let mut request = Request::get(path).header(HOST_FIELD, &self.authority);
         if let Some(token) = token {
             request = request.header("x-api-key", token);
         }
-        sender.send_request(request.body(Empty::<Bytes>::new())?).await.context("a request through the gateway")
+        sender
+            .send_request(request.body(Empty::<Bytes>::new())?)
+            .await
+            .context("a request through the gateway")
     }
 
     async fn connect(&self, authority: &str, token: Option<&str>) -> Result<(TcpStream, String)> {
@@ -131,7 +154,9 @@ impl Client {
         if let Some(token) = token {
             request.push_str(&format!("proxy-authorization: Bearer {token}\r\n"));
         }
-        stream.write_all(format!("{request}\r\n").as_bytes()).await?;
+        stream
+            .write_all(format!("{request}\r\n").as_bytes())
+            .await?;
         // Byte by byte: what follows the head is TLS.
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -148,7 +173,10 @@ impl EventStream {
     /// The next event; `None` at the end.
     pub(crate) async fn next_event(&mut self) -> Result<Option<String>> {
         match self.0.frame().await {
-            Some(Ok(frame)) => Ok(frame.into_data().ok().map(|data| String::from_utf8_lossy(&data).trim().to_owned())),
+            Some(Ok(frame)) => Ok(frame
+                .into_data()
+                .ok()
+                .map(|data| String::from_utf8_lossy(&data).trim().to_owned())),
             Some(Err(error)) => Err(error.into()),
             None => Ok(None),
         }

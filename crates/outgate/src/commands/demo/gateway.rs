@@ -45,16 +45,34 @@ impl DemoGateway {
             .context("the gateway cannot be started")?;
         let output = child.stdout.take().context("the gateway's output")?;
         let mut lines = BufReader::new(output).lines();
-        let line = tokio::time::timeout(READY_WITHIN, lines.next_line()).await.context("the gateway is not ready")??;
+        let line = tokio::time::timeout(READY_WITHIN, lines.next_line())
+            .await
+            .context("the gateway is not ready")??;
         let Some(line) = line else {
-            bail!("the gateway did not start:\n{}", std::fs::read_to_string(folder.join("gateway.log"))?);
+            bail!(
+                "the gateway did not start:\n{}",
+                std::fs::read_to_string(folder.join("gateway.log"))?
+            );
         };
-        let ready: serde_json::Value = serde_json::from_str(&line).context("the gateway's first line")?;
-        let read = |pointer: &str| ready.pointer(pointer).and_then(serde_json::Value::as_str).map(str::to_owned);
+        let ready: serde_json::Value =
+            serde_json::from_str(&line).context("the gateway's first line")?;
+        let read = |pointer: &str| {
+            ready
+                .pointer(pointer)
+                .and_then(serde_json::Value::as_str)
+                .map(str::to_owned)
+        };
         let proxy = read("/proxy/0").context("the gateway's address")?;
         let ca = std::fs::read_to_string(read("/ca").context("the gateway's CA")?)?;
-        let operator = OperatorClient::new(Path::new(&read("/operator").context("the operator's socket")?));
-        Ok(Self { child, proxy, ca, operator })
+        let operator = OperatorClient::new(Path::new(
+            &read("/operator").context("the operator's socket")?,
+        ));
+        Ok(Self {
+            child,
+            proxy,
+            ca,
+            operator,
+        })
     }
 
     pub(crate) fn proxy(&self) -> &str {
@@ -67,7 +85,13 @@ impl DemoGateway {
 
     pub(crate) async fn create_session(&self) -> Result<CreatedSession> {
         let labels = [("purpose".to_owned(), "demo".to_owned())].into();
-        Ok(self.operator.create(&CreateSession { ttl_seconds: None, labels }).await?)
+        Ok(self
+            .operator
+            .create(&CreateSession {
+                ttl_seconds: None,
+                labels,
+            })
+            .await?)
     }
 
     pub(crate) async fn end_session(&self, id: &str) -> Result<()> {
@@ -76,11 +100,24 @@ impl DemoGateway {
 
     /// Stops it as an operator would.
     pub(crate) async fn stop(mut self, story: &mut Story) -> Result<()> {
-        let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
-        rustix::process::kill_process(pid.context("the gateway is gone")?, rustix::process::Signal::TERM)?;
-        let status = tokio::time::timeout(READY_WITHIN, self.child.wait()).await.context("the gateway does not stop")??;
+        let pid = self
+            .child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(
+            pid.context("the gateway is gone")?,
+            rustix::process::Signal::TERM,
+        )?;
+        let status = tokio::time::timeout(READY_WITHIN, self.child.wait())
+            .await
+            .context("the gateway does not stop")??;
         if !status.success() {
-            story.expect(false, &format!("the gateway ended with {status}"), "it stops cleanly");
+            story.expect(
+                false,
+                &format!("the gateway ended with {status}"),
+                "it stops cleanly",
+            );
         }
         Ok(())
     }
