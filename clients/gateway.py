@@ -58,7 +58,7 @@ class Gateway:
 
     folder: Path
     upstream_ca: Path
-    binary: Path = field(default_factory=lambda: Path(os.environ["OUTGATE_BINARY"]))
+    binary: Path = field(default_factory=lambda: Path(os.environ["OUTGATE_BIN"]))
 
     def start(self) -> None:
         for name, key in KEYS.items():

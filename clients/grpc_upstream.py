@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
-from upstream import ADDRESSES, KEYS, PAUSE, PIECES, Seen, Upstream, wait_for_port
+from services import PAUSE, PIECES, Seen
+from upstream import ADDRESSES, KEYS, Upstream, wait_for_port
 
 HOST = "grpc.example.com"
 

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from upstream import BIG, KEYS
+from services import BIG
+from upstream import KEYS
 
 HOST = "echo.example.com"
 

@@ -1,6 +1,7 @@
 """gRPC through the bump: unary, server-streaming, trailers, and errors that stay gRPC's own."""
 
-from upstream import KEYS, PAUSE, PIECES
+from services import PAUSE, PIECES
+from upstream import KEYS
 
 HOST = "grpc.example.com"
 

@@ -1,6 +1,7 @@
 """Node: the built-in fetch, undici, and the OpenAI SDK with streaming."""
 
-from upstream import KEYS, PAUSE, PIECES
+from services import PAUSE, PIECES
+from upstream import KEYS
 
 ECHO = "https://echo.example.com"
 STREAMED = PAUSE * 2

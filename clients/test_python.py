@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from upstream import KEYS, PAUSE, PIECES
+from services import PAUSE, PIECES
+from upstream import KEYS
 
 ANSWER = "".join(PIECES)
 STREAMED = PAUSE * 2

@@ -389,3 +389,22 @@ async fn on_http2_host_and_authority_agree_or_the_request_is_refused() {
         200
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_absolute_form_request_of_one_connection_is_judged_for_its_own_host() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    let way = Way::AbsoluteForm;
+    let first = world.get(way, "a.test", "/").bearer(&token);
+    let mut channel = world.guest().open(way, &first).await.expect("a connection");
+    assert_eq!(channel.send(&first).await.answered().status, 200);
+    assert!(world.plain.last().mentions(K1));
+    let second = world.get(way, "n.test", "/").bearer(&token);
+    assert_eq!(channel.send(&second).await.answered().status, 200);
+    assert!(!world.plain.last().mentions(K1));
+    let mark = world.mark();
+    let outcome = channel
+        .send(&world.get(way, "x.test", "/").bearer(&token))
+        .await;
+    world.assert_denied(mark, &outcome, "destination_not_allowed", "the third");
+}

@@ -19,6 +19,7 @@ const ROUTES: [(Way, &str); 4] = [
 async fn warm_world() -> (World, Guest, String) {
     let world = World::with(Setup {
         log: "warn",
+        config: Box::new(|config, _| config["timeouts"]["response"] = serde_json::json!("60s")),
         ..Setup::default()
     })
     .await;

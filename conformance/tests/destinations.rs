@@ -271,33 +271,43 @@ async fn no_spelling_of_an_address_is_a_destination() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_gateway_never_dials_its_own_listener() {
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
-    let world = World::configured(move |config, _| {
-        config["listen"]["proxy"] = json!(format!("127.0.0.1:{port}"));
-        for (host, posture) in [("own-bump.test", "bump"), ("own-pass.test", "pass-through")] {
-            config["resolver"]["hosts"][host] = json!("127.0.0.1");
-            add_destination(config, json!({ "host": host, "ports": [port], "posture": posture }));
+    for listen in ["127.0.0.1", "0.0.0.0"] {
+        let free = TcpListener::bind((listen, 0)).await.unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let world = World::configured(move |config, _| {
+            config["listen"]["proxy"] = json!(format!("{listen}:{port}"));
+            let addresses = if listen == "0.0.0.0" {
+                json!(["127.0.0.1", "127.0.0.9", "::ffff:127.0.0.1"])
+            } else {
+                json!(["127.0.0.1", "::ffff:127.0.0.1"])
+            };
+            for (host, posture) in [("own-bump.test", "bump"), ("own-pass.test", "pass-through")] {
+                config["resolver"]["hosts"][host] = addresses.clone();
+                let rule = json!({ "host": host, "ports": [port], "posture": posture });
+                add_destination(config, rule);
+            }
+            config["resolver"]["hosts"]["own-plain.test"] = addresses;
+            add_destination(
+                config,
+                json!({ "host": "own-plain.test", "ports": [port], "plaintext": true, "posture": "bump" }),
+            );
+        })
+        .await;
+        let (_, token) = world.session();
+        let mut guest = world.guest().with_proxy_token(&token);
+        guest.proxy = (std::net::Ipv4Addr::LOCALHOST, port).into();
+        for host in ["own-bump.test", "own-pass.test"] {
+            let mark = world.mark();
+            let req = Req::get(host, port, "/").bearer(&token);
+            let outcome = guest.send(Way::TunnelH1, &req).await;
+            assert_tunnel_denied(&world, mark, &outcome, "address_denied", host);
         }
-        config["resolver"]["hosts"]["own-plain.test"] = json!("127.0.0.1");
-        let rule = json!({ "host": "own-plain.test", "ports": [port], "plaintext": true, "posture": "bump" });
-        add_destination(config, rule);
-    })
-    .await;
-    let (_, token) = world.session();
-    let guest = world.guest().with_proxy_token(&token);
-    for host in ["own-bump.test", "own-pass.test"] {
         let mark = world.mark();
-        let outcome = guest
-            .send(Way::TunnelH1, &Req::get(host, port, "/").bearer(&token))
-            .await;
-        assert_tunnel_denied(&world, mark, &outcome, "address_denied", host);
+        let req = Req::get("own-plain.test", port, "/").bearer(&token);
+        let outcome = guest.send(Way::AbsoluteForm, &req).await;
+        world.assert_denied(mark, &outcome, "address_denied", listen);
     }
-    let mark = world.mark();
-    let req = Req::get("own-plain.test", port, "/").bearer(&token);
-    let outcome = guest.send(Way::AbsoluteForm, &req).await;
-    world.assert_denied(mark, &outcome, "address_denied", "http");
 }
 
 /// A tunnel may say no at CONNECT, in the tunnel, or (pass-through) by closing it; the record says why.
@@ -426,4 +436,55 @@ async fn one_gateway_serves_bump_and_pass_through_at_once() {
         guest.send(Way::TunnelH2, &bump).await.answered().status,
         200
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_opaque_destination_carries_any_bytes_for_a_session_until_it_ends() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = echo.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = echo.accept().await {
+            tokio::spawn(async move {
+                // It speaks first, as many protocols do.
+                stream.write_all(b"banner\n").await.unwrap();
+                let (mut read, mut write) = stream.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            });
+        }
+    });
+    let world = World::configured(move |config, _| {
+        config["resolver"]["hosts"] = json!({ "opaque.test": "127.0.0.1" });
+        add_destination(
+            config,
+            json!({ "host": "opaque.test", "ports": [port], "protocol": "opaque", "posture": "pass-through" }),
+        );
+    })
+    .await;
+    let authority = format!("opaque.test:{port}");
+    let mark = world.mark();
+    let outcome = world
+        .guest()
+        .connect(&authority)
+        .await
+        .expect_err("no token");
+    world.assert_denied(mark, &outcome, "token_missing", "opaque");
+    let (id, token) = world.session();
+    let guest = world.guest().with_proxy_token(&token);
+    let mut tunnel = guest.connect(&authority).await.expect("a tunnel");
+    let mut banner = [0; 7];
+    within(3, "the banner", tunnel.read_exact(&mut banner))
+        .await
+        .unwrap();
+    tunnel.write_all(b"SSH-2.0-x\r\n").await.unwrap();
+    let mut echoed = [0; 11];
+    within(3, "the echo", tunnel.read_exact(&mut echoed))
+        .await
+        .unwrap();
+    assert_eq!((&banner, &echoed), (b"banner\n", b"SSH-2.0-x\r\n"));
+    let mark = world.mark();
+    world.plane().session_end(&id);
+    let (_, closed) = raw::drain(&mut tunnel, Duration::from_secs(1)).await;
+    assert!(closed, "the tunnel outlived its session");
+    world.assert_audited(mark, "session_revoked", "opaque");
 }

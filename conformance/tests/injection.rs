@@ -444,3 +444,30 @@ async fn a_credential_that_is_not_there_fails_closed() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guests_own_credential_in_a_trailer_is_taken_out_too() {
+    use outgate_conformance::{Headers, ReqBody};
+    let world = World::new().await;
+    let (_, token) = world.session();
+    for way in Way::ALL {
+        let trailers = Headers(vec![
+            ("x-api-key".into(), "mine-in-a-trailer".into()),
+            ("authorization".into(), format!("Bearer {token}")),
+        ]);
+        let req = world
+            .get(way, "a.test", "/upload")
+            .method("POST")
+            .bearer(&token)
+            .body(ReqBody::WithTrailers(b"body".to_vec(), trailers));
+        let outcome = within(5, "an answer", world.guest().send(way, &req)).await;
+        let seen = world.origin(way).seen();
+        for seen in &seen {
+            assert!(
+                !seen.mentions("mine-in-a-trailer"),
+                "{way:?}: {outcome:?} {seen:?}"
+            );
+            assert!(!seen.mentions(&token), "{way:?}: {outcome:?} {seen:?}");
+        }
+    }
+}

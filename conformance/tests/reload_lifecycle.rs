@@ -476,3 +476,28 @@ fn a_broken_or_unsafe_config_does_not_start() {
         assert!(started.is_err(), "{what}: it started");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn state_that_cannot_be_read_stops_the_start_instead_of_being_replaced() {
+    use std::fs;
+    let world = World::new().await;
+    let start = || {
+        let options = GatewayOptions::new(world.config.clone());
+        Gateway::start(options.env("K1", "x-123456789").env("K2", "y-123456789"))
+    };
+    for what in ["ca/ca.key", "ca/ca.crt", "sessions.jsonl", "keys"] {
+        let broken = start().restart_after(|state| {
+            let path = state.join(what);
+            if path.is_dir() {
+                for entry in fs::read_dir(&path).unwrap() {
+                    fs::write(entry.unwrap().path(), "nonsense").unwrap();
+                }
+            } else {
+                fs::write(&path, "nonsense\nand more\n").unwrap();
+            }
+        });
+        assert!(broken.is_err(), "{what}: it started all the same");
+    }
+    let fine = start().restart_after(|_| {});
+    assert!(fine.is_ok(), "untouched, it starts again");
+}

@@ -205,3 +205,78 @@ async fn scrubbing_changes_nothing_else_and_holds_nothing_back() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compression_bomb_is_not_unpacked_into_memory() {
+    let world = World::with(Setup {
+        log: "warn",
+        ..Setup::default()
+    })
+    .await;
+    let (_, token) = world.session();
+    let warm = world
+        .get(Way::TunnelH2, "a.test", "/echo-as?enc=gzip")
+        .bearer(&token);
+    assert_eq!(
+        world
+            .guest()
+            .send(Way::TunnelH2, &warm)
+            .await
+            .answered()
+            .status,
+        200
+    );
+    let before = world.plane().resident_kib();
+    for way in Way::ALL {
+        for coding in ["gzip", "zstd"] {
+            let req = world
+                .get(way, "a.test", &format!("/bomb?enc={coding}&mb=48"))
+                .bearer(&token);
+            let mut channel = world.guest().open(way, &req).await.expect("a connection");
+            // Nothing is read: what is unpacked has nowhere to go.
+            let stream = channel.start(&req).await.expect("a head");
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let grown = world.plane().resident_kib().saturating_sub(before);
+            assert!(
+                grown < 32 << 10,
+                "{way:?} {coding}: memory grew by {grown} KiB"
+            );
+            drop(stream);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coding_that_is_declared_in_an_odd_place_hides_nothing() {
+    let world = World::with(Setup {
+        alpn: Alpn::H1,
+        ..Setup::default()
+    })
+    .await;
+    let (_, token) = world.session();
+    for way in [Way::AbsoluteForm, Way::TunnelH1] {
+        for how in ["te", "hop", "grpc"] {
+            let path = format!("/echo-as?enc=gzip&declare={how}");
+            let req = world.get(way, "a.test", &path).bearer(&token);
+            let outcome = world.guest().send(way, &req).await;
+            let context = format!("{way:?} {how}");
+            assert!(world.origin(way).last().mentions(K1), "{context}");
+            if outcome.reason() == Some("response_unscrubbable") {
+                continue;
+            }
+            let outgate_conformance::Outcome::Answered(answer) = outcome else {
+                continue;
+            };
+            // Whatever arrived, read as the gzip that it may still be.
+            let from = if how == "grpc" { 5 } else { 0 };
+            let body = answer.body.get(from..).unwrap_or_default();
+            let is_gzip = body.starts_with(&[0x1f, 0x8b]);
+            let plain = codec::decode(is_gzip.then_some("gzip"), body).await;
+            assert!(
+                !codec::holds_secret(&plain, K1),
+                "{context}: {}",
+                answer.status
+            );
+        }
+    }
+}

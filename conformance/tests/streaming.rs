@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use outgate_conformance::{
-    Alpn, ReqBody, Setup, TlsOptions, Way, World, eventually, websocket, within,
+    Alpn, Channel, Guest, ReqBody, Setup, TlsOptions, Way, World, eventually, websocket, within,
 };
 
 /// Every way to a request, pass-through included: way, host.
@@ -75,6 +75,41 @@ async fn the_first_bytes_of_an_upload_arrive_before_the_last_are_sent() {
             .await
             .unwrap();
         assert_eq!(answer.text(), "9", "{way:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_makes_progress_is_not_timed_out() {
+    let world = World::configured(|config, _| {
+        config["timeouts"]["response"] = serde_json::json!("1s");
+    })
+    .await;
+    let (_, token) = world.session();
+    let mut uploads = Vec::new();
+    for way in [Way::AbsoluteForm, Way::TunnelH1] {
+        let (guest, token, port) = (world.guest(), token.clone(), world.port(way));
+        let req = world.get(way, "a.test", "/upload");
+        uploads.push(tokio::spawn(async move {
+            let mut h1 = guest.open(way, &req).await.expect("a connection").into_h1();
+            let target = if way == Way::AbsoluteForm {
+                format!("http://a.test:{port}/upload")
+            } else {
+                "/upload".into()
+            };
+            let head = format!(
+                "POST {target} HTTP/1.1\r\nhost: a.test:{port}\r\nx-api-key: {token}\r\ncontent-length: 8\r\n\r\n"
+            );
+            h1.write(head.as_bytes()).await.unwrap();
+            for _ in 0..8 {
+                tokio::time::sleep(Duration::from_millis(250)).await;
+                h1.write(b"x").await.unwrap();
+            }
+            (way, within(5, "an answer", h1.read_response("POST")).await.unwrap())
+        }));
+    }
+    for upload in uploads {
+        let (way, answer) = upload.await.unwrap();
+        assert_eq!(answer.text(), "8", "{way:?}: {answer:?}");
     }
 }
 
@@ -234,6 +269,7 @@ async fn alt_svc_is_removed_and_other_fields_stay() {
     }
 }
 
+/// Nothing is dialled for a connection that has not shown a token, so its first handshake cannot know the upstream.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_protocol_of_the_upstream_is_mirrored_to_the_client() {
     for (alpn, expected) in [
@@ -242,64 +278,50 @@ async fn the_protocol_of_the_upstream_is_mirrored_to_the_client() {
         (Alpn::None, "http/1.1"),
         (Alpn::H2, "h2"),
     ] {
-        let world = World::with(Setup {
-            alpn,
-            ..Setup::default()
-        })
-        .await;
-        let (_, token) = world.session();
-        let guest = world.guest();
-        for round in 0..2 {
-            let stream = guest
-                .connect(&format!("a.test:{}", world.tls.port()))
-                .await
-                .expect("a tunnel");
-            let options = TlsOptions {
-                alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-                ..TlsOptions::new("a.test", "")
-            };
-            let tls = guest
-                .handshake(stream, &options)
-                .await
-                .expect("a handshake");
-            let chosen = String::from_utf8(tls.alpn.clone().unwrap_or_default()).unwrap();
-            let way = if chosen == "h2" {
-                Way::TunnelH2
+        for attributed in [true, false] {
+            let world = World::with(Setup {
+                alpn,
+                ..Setup::default()
+            })
+            .await;
+            let (_, token) = world.session();
+            let guest = if attributed {
+                world.guest().with_proxy_token(&token)
             } else {
-                Way::TunnelH1
+                world.guest()
             };
-            if alpn != Alpn::None {
-                assert_eq!(chosen, expected, "{alpn:?}, round {round}");
+            for round in 0..3 {
+                let context = format!("{alpn:?}, attributed: {attributed}, round {round}");
+                let (chosen, mut channel) = negotiate(&world, &guest, &["h2", "http/1.1"]).await;
+                if attributed || round > 0 {
+                    assert_eq!(chosen, expected, "{context}");
+                }
+                let req = world.get(Way::TunnelH1, "a.test", "/").bearer(&token);
+                let answer = channel.send(&req).await.answered();
+                assert_eq!(answer.status, 200, "{context}: {}", answer.text());
             }
-            let mut channel = if way == Way::TunnelH2 {
-                outgate_conformance::Channel::h2(tls.io).await.unwrap()
-            } else {
-                outgate_conformance::Channel::h1_in_tunnel(tls.io)
-            };
-            let req = world.get(way, "a.test", "/").bearer(&token);
-            assert_eq!(
-                channel.send(&req).await.answered().status,
-                200,
-                "{alpn:?}, round {round}"
-            );
+            // A client that offers nothing, as many do, gets HTTP/1.1 wherever the upstream speaks it.
+            if alpn != Alpn::H2 {
+                let (_, mut channel) = negotiate(&world, &guest, &[]).await;
+                let req = world.get(Way::TunnelH1, "a.test", "/").bearer(&token);
+                assert_eq!(channel.send(&req).await.answered().status, 200, "{alpn:?}");
+            }
         }
-        // A client that offers nothing, as many do, gets HTTP/1.1 wherever the upstream speaks it.
-        if alpn != Alpn::H2 {
-            let stream = guest
-                .connect(&format!("a.test:{}", world.tls.port()))
-                .await
-                .expect("a tunnel");
-            let tls = guest
-                .handshake(stream, &TlsOptions::new("a.test", ""))
-                .await
-                .expect("a handshake");
-            let req = world.get(Way::TunnelH1, "a.test", "/").bearer(&token);
-            let answer = outgate_conformance::Channel::h1_in_tunnel(tls.io)
-                .send(&req)
-                .await
-                .answered();
-            assert_eq!(answer.status, 200, "{alpn:?}: no ALPN");
-        }
+    }
+}
+
+/// A handshake that offers these protocols: what was chosen, and a channel that speaks it.
+async fn negotiate(world: &World, guest: &Guest, offer: &[&str]) -> (String, Channel) {
+    let authority = format!("a.test:{}", world.tls.port());
+    let stream = guest.connect(&authority).await.expect("a tunnel");
+    let options = TlsOptions {
+        alpn: offer.iter().map(|name| name.as_bytes().to_vec()).collect(),
+        ..TlsOptions::new("a.test", "")
+    };
+    let tls = guest.handshake(stream, &options).await.expect("TLS");
+    match tls.alpn.as_deref() {
+        Some(b"h2") => ("h2".into(), Channel::h2(tls.io).await.expect("HTTP/2")),
+        _ => ("http/1.1".into(), Channel::h1_in_tunnel(tls.io)),
     }
 }
 
@@ -313,11 +335,11 @@ async fn many_streams_share_one_connection_and_one_slow_stream_stops_none() {
         .tunnel(Way::TunnelH2, &req)
         .await
         .expect("a tunnel");
-    let mut hanging = outgate_conformance::Channel::h2(tls.io).await.unwrap();
-    let outgate_conformance::Channel::H2(send) = &hanging else {
+    let mut hanging = Channel::h2(tls.io).await.unwrap();
+    let Channel::H2(send) = &hanging else {
         panic!("h2")
     };
-    let mut other = outgate_conformance::Channel::H2(send.clone());
+    let mut other = Channel::H2(send.clone());
     let stuck = tokio::spawn(async move { drop(hanging.start(&req).await) });
     for index in 0..50 {
         let req = world

@@ -126,6 +126,7 @@ async fn an_upstream_that_misbehaves_gets_a_clear_answer_on_the_clients_leg() {
             ("/hang", "upstream_timeout"),
             ("/reset", "upstream_protocol"),
             ("/garbage", "upstream_protocol"),
+            ("/huge-head", "upstream_protocol"),
         ] {
             for host in ["a.test", "n.test"] {
                 let mark = world.mark();
@@ -249,4 +250,28 @@ async fn the_bundle_holds_the_system_roots_and_the_ca() {
     let file = std::fs::read_to_string(shown).unwrap();
     assert_eq!(count(&file), count(&out.stdout));
     assert!(!file.contains("PRIVATE"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_that_nobody_asked_for_opens_no_tunnel() {
+    let world = World::with(Setup {
+        alpn: outgate_conformance::Alpn::H1,
+        ..Setup::default()
+    })
+    .await;
+    let (_, token) = world.session();
+    for way in [Way::AbsoluteForm, Way::TunnelH1] {
+        for host in ["a.test", "n.test"] {
+            let mark = world.mark();
+            let req = world.get(way, host, "/rogue-101").bearer(&token);
+            let outcome = within(8, "a verdict", world.guest().send(way, &req)).await;
+            let context = format!("{way:?} {host}");
+            assert_eq!(
+                outcome.reason(),
+                Some("upstream_protocol"),
+                "{context}: {outcome:?}"
+            );
+            world.assert_audited(mark, "upstream_protocol", &context);
+        }
+    }
 }

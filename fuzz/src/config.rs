@@ -28,8 +28,8 @@ pub fn config(input: &[u8]) {
         }
         Err(problems) => {
             assert!(!problems.as_slice().is_empty(), "refused without a reason");
-            // YAML ends a line at CR, LF or both.
-            let lines = 1 + text.bytes().filter(|byte| b"\r\n".contains(byte)).count();
+            // YAML ends a line at CR, LF or both; what is missing at the end is missing on the line after.
+            let lines = 2 + text.bytes().filter(|byte| b"\r\n".contains(byte)).count();
             for problem in problems.iter() {
                 assert!(
                     (1..=lines).contains(&problem.line) || text.len() > MAX_FILE_BYTES,

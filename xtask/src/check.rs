@@ -36,7 +36,7 @@ pub(crate) fn run(places: &Places, steps: &mut Steps) {
     match advisory_database() {
         Some(folder) => {
             println!("advisory database: {}", folder.display());
-            steps.step("dependencies: advisories", || deny(places, &["check", "--disable-fetch", "advisories"]));
+            steps.step("dependencies: advisories", || deny(places, &["--offline", "check", "advisories"]));
         }
         None => steps.note(
             "advisories were not checked: there is no advisory database in $CARGO_HOME/advisory-dbs \

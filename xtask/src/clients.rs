@@ -30,7 +30,7 @@ pub(crate) fn run(places: &Places, arguments: &[&str]) -> Result<(), String> {
         .args(["-m", "pytest", "--quiet"])
         .args(arguments)
         .inside(&folder)
-        .env("OUTGATE_BINARY", places.gateway())
+        .env("OUTGATE_BIN", places.gateway())
         .env("OUTGATE_NODE_PACKAGES", places.node_packages())
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .run()

@@ -21,7 +21,7 @@ const SYSTEM: [(&str, &str); 8] = [
     ("iproute2", "command -v ip"),
     (
         "python3",
-        "python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))'",
+        "python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'",
     ),
     ("python3-venv", "python3 -c 'import venv, ensurepip'"),
     ("util-linux", "command -v unshare && command -v setpriv"),

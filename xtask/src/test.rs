@@ -44,6 +44,6 @@ fn nextest(places: &Places, filter: &str) -> Result<(), String> {
     task.args(["nextest", "run", "--locked", "--workspace", "--config-file"])
         .args([places.root.join("xtask/nextest.toml")])
         .args(["--filterset", filter])
-        .env("OUTGATE_BINARY", places.gateway())
+        .env("OUTGATE_BIN", places.gateway())
         .run()
 }

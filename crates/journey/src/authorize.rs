@@ -1,6 +1,6 @@
 //! Stage *authorize*: decides whether the rule lets this method, path and these headers through.
 
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::{
     denial::{Denial, DenyCode},
@@ -24,12 +24,18 @@ impl Permit {
 
 /// Fields by which some servers let a request say another method or path than its request line. Where a rule
 /// judges requests they are taken out, or the judged request would not be the one that is carried out.
-pub const OVERRIDE_HEADERS: [HeaderName; 5] = [
+pub static OVERRIDE_HEADERS: [HeaderName; 11] = [
     HeaderName::from_static("x-http-method-override"),
     HeaderName::from_static("x-http-method"),
     HeaderName::from_static("x-method-override"),
     HeaderName::from_static("x-original-url"),
     HeaderName::from_static("x-rewrite-url"),
+    HeaderName::from_static("x-original-uri"),
+    HeaderName::from_static("x-original-method"),
+    HeaderName::from_static("x-forwarded-uri"),
+    HeaderName::from_static("x-forwarded-path"),
+    HeaderName::from_static("x-forwarded-prefix"),
+    HeaderName::from_static("x-forwarded-method"),
 ];
 
 /// Judges a request against its rule. `path` is raw, without the query.
@@ -55,7 +61,7 @@ pub fn authorize(
     if requests
         .deny
         .iter()
-        .any(|deny| covers(deny, method, path, headers))
+        .any(|deny| covers(deny, method, path, headers, Values::Any))
     {
         return Err(Denial::new(DenyCode::RequestDenied).by(&rule.id));
     }
@@ -63,7 +69,7 @@ pub fn authorize(
         || requests
             .allow
             .iter()
-            .any(|allow| covers(allow, method, path, headers))
+            .any(|allow| covers(allow, method, path, headers, Values::All))
     {
         return Ok(Permit { allowed });
     }
@@ -83,8 +89,23 @@ pub fn authorize(
     Err(Denial::new(code).by(&rule.id))
 }
 
-fn covers(rule: &RequestRule, method: &Method, path: &str, headers: &HeaderMap) -> bool {
-    covers_method(rule, method) && covers_path(rule, path) && covers_headers(rule, headers)
+/// Whether a field with several values is covered when one of them is, or only when all are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Values {
+    /// For what is denied: no second value takes a request out of reach.
+    Any,
+    /// For what is allowed: no second value rides along.
+    All,
+}
+
+fn covers(
+    rule: &RequestRule,
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+    values: Values,
+) -> bool {
+    covers_method(rule, method) && covers_path(rule, path) && covers_headers(rule, headers, values)
 }
 
 fn covers_method(rule: &RequestRule, method: &Method) -> bool {
@@ -95,17 +116,19 @@ fn covers_path(rule: &RequestRule, path: &str) -> bool {
     rule.paths.is_empty() || rule.paths.iter().any(|pattern| pattern.covers(path))
 }
 
-/// Every named field must be there, and every one of its values must be among the given ones: a second value
-/// beside an allowed one is how a check on "the" value is stepped around.
-fn covers_headers(rule: &RequestRule, headers: &HeaderMap) -> bool {
+/// Every named field must be there, with the accepted values: which of its values count is the caller's to say.
+fn covers_headers(rule: &RequestRule, headers: &HeaderMap, values: Values) -> bool {
     rule.headers.iter().all(|(name, accepted)| {
-        let mut values = headers.get_all(name).iter().peekable();
-        values.peek().is_some()
-            && values.all(|value| {
-                accepted.is_empty()
-                    || accepted
-                        .iter()
-                        .any(|text| text.as_bytes() == value.as_bytes())
-            })
+        let is_accepted = |value: &HeaderValue| {
+            accepted.is_empty()
+                || accepted
+                    .iter()
+                    .any(|text| text.as_bytes() == value.as_bytes())
+        };
+        let mut found = headers.get_all(name).iter();
+        match values {
+            Values::Any => found.any(is_accepted),
+            Values::All => headers.contains_key(name) && found.all(is_accepted),
+        }
     })
 }

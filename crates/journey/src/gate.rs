@@ -319,16 +319,7 @@ fn identify_session<P: Plane>(
         policy.token_headers(),
         rule,
     );
-    if request
-        .target
-        .path_and_query()
-        .is_some_and(|url| reveals_token(url.path(), plane.tokens(), plane.now()))
-        || (!injects_into_query(rule)
-            && request
-                .target
-                .query()
-                .is_some_and(|query| reveals_token(query, plane.tokens(), plane.now())))
-    {
+    if url_reveals_token(plane, request.target, rule) {
         return Err(by_rule(DenyCode::TokenInUrl.into()));
     }
     let own = match attribute(plane, &presented) {
@@ -366,14 +357,23 @@ fn identify_session<P: Plane>(
     }
 }
 
-fn injects_into_query(rule: &Rule) -> bool {
-    matches!(
-        rule.injection,
+/// Whether a token stands in the URL, other than in the parameter that the credential takes the place of.
+fn url_reveals_token<P: Plane>(plane: &P, target: &Uri, rule: &Rule) -> bool {
+    let reveals = |text: &str| reveals_token(text, plane.tokens(), plane.now());
+    let is_replaced = |pair: &str| match &rule.injection {
         Some(Injection {
-            form: InjectionForm::Query { .. },
+            form: InjectionForm::Query { parameter },
             ..
-        })
-    )
+        }) => pair
+            .split_once('=')
+            .is_some_and(|(key, _)| key == parameter),
+        _ => false,
+    };
+    let query = target.query().unwrap_or_default();
+    reveals(target.path())
+        || query
+            .split('&')
+            .any(|pair| !is_replaced(pair) && reveals(pair))
 }
 
 /// Whether a tunnel's first bytes are looked at before it is carried.

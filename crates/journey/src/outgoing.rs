@@ -5,22 +5,23 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        CONNECTION, IF_RANGE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, TE,
+        CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE, EXPECT,
+        HOST, IF_RANGE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, TE, TRAILER,
         TRANSFER_ENCODING, UPGRADE,
     },
 };
 
 use crate::{
     authorize::OVERRIDE_HEADERS,
-    policy::{InjectionForm, Policy, Rule},
-    session::{CREDENTIAL_HEADERS, TokenFault, TokenVerifier, UnixSeconds, token_in_field},
+    policy::{Injection, InjectionForm, Policy, Rule},
+    session::{CREDENTIAL_HEADERS, TokenFault, TokenVerifier, UnixSeconds, basic_pair},
 };
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-const HOP_BY_HOP: [HeaderName; 9] = [
+static HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     KEEP_ALIVE,
     PROXY_AUTHENTICATE,
@@ -87,12 +88,13 @@ pub fn strip_for_upstream(
             headers.remove(name);
         }
     }
+    strip_underscore_twins(headers, policy, rule);
     let revealing: Vec<HeaderName> = headers
         .iter()
         .filter(|(_, value)| {
-            value
-                .to_str()
-                .is_ok_and(|text| field_reveals_token(text, tokens, now))
+            // A byte that is no text must not hide the text beside it.
+            let text = String::from_utf8_lossy(value.as_bytes());
+            field_reveals_token(&text, tokens, now)
         })
         .map(|(name, _)| name.clone())
         .collect();
@@ -101,14 +103,71 @@ pub fn strip_for_upstream(
     }
 }
 
-fn field_reveals_token(text: &str, tokens: &impl TokenVerifier, now: UnixSeconds) -> bool {
-    if reveals_token(text, tokens, now) {
-        return true;
+/// Many servers take `x_api_key` for `x-api-key`. Where a field is judged or replaced, its twin is taken out.
+fn strip_underscore_twins(headers: &mut HeaderMap, policy: &Policy, rule: &Rule) {
+    let injected = match &rule.injection {
+        Some(Injection {
+            form: InjectionForm::Header { name, .. },
+            ..
+        }) => Some(name),
+        _ => None,
+    };
+    let requests = &rule.requests;
+    let judged = requests.allow.iter().chain(&requests.deny);
+    let is_twin = |name: &HeaderName| {
+        let dashed = name.as_str().replace('_', "-");
+        let credentials = CREDENTIAL_HEADERS.iter().chain(policy.token_headers());
+        let replaced = credentials.chain(injected).any(|known| *known == *dashed);
+        let overrides = OVERRIDE_HEADERS.iter().any(|known| *known == *dashed);
+        (rule.injection.is_some() && replaced)
+            || (!requests.is_unrestricted() && overrides)
+            || judged
+                .clone()
+                .flat_map(|rule| &rule.headers)
+                .any(|(known, _)| *known == *dashed)
+    };
+    let twins: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().contains('_') && is_twin(name))
+        .cloned()
+        .collect();
+    for name in twins {
+        headers.remove(name);
     }
-    // `Basic` hides it in base64.
-    text.get(..6)
-        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("basic "))
-        && token_in_field(text).is_some_and(|token| reveals_token(&token, tokens, now))
+}
+
+/// Fields that have no business in a trailer section (RFC 9110 section 6.5.1): a server that merges trailers into the
+/// head would take them for its own.
+static NEVER_TRAILERS: [HeaderName; 8] = [
+    HOST,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    CONTENT_ENCODING,
+    CONTENT_RANGE,
+    COOKIE,
+    EXPECT,
+    TRAILER,
+];
+
+/// Takes out of a trailer section what must not leave with a head, and what only a head may hold.
+pub fn strip_trailers_for_upstream(
+    trailers: &mut HeaderMap,
+    policy: &Policy,
+    rule: &Rule,
+    tokens: &impl TokenVerifier,
+    now: UnixSeconds,
+) {
+    strip_for_upstream(trailers, policy, rule, tokens, now);
+    trailers.remove(TE);
+    for name in &NEVER_TRAILERS {
+        trailers.remove(name);
+    }
+}
+
+fn field_reveals_token(text: &str, tokens: &impl TokenVerifier, now: UnixSeconds) -> bool {
+    // `Basic` hides it in base64, in the password or in the user name.
+    reveals_token(text, tokens, now)
+        || basic_pair(text).is_some_and(|pair| reveals_token(&pair, tokens, now))
 }
 
 /// Whether a good session token, of whichever session, or one that was good, stands anywhere in a text, as it is or

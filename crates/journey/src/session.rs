@@ -141,7 +141,7 @@ impl Session {
 
 /// Header fields in which clients send API keys. On an injected destination all of them are taken out before the
 /// credential goes in, whether they held a session token or not.
-pub const CREDENTIAL_HEADERS: [HeaderName; 6] = [
+pub static CREDENTIAL_HEADERS: [HeaderName; 6] = [
     AUTHORIZATION,
     PROXY_AUTHORIZATION,
     HeaderName::from_static("x-api-key"),
@@ -216,7 +216,7 @@ fn collect_header<'a>(
 
 /// The token in a field's value: after `Bearer` or `token`, the password (or, without one, the user name) of
 /// `Basic`, else the value itself. Scheme names are case-insensitive (RFC 9110 section 11.1).
-pub(crate) fn token_in_field(value: &str) -> Option<Cow<'_, str>> {
+fn token_in_field(value: &str) -> Option<Cow<'_, str>> {
     let value = value.trim_matches([' ', '\t']);
     let Some((scheme, rest)) = value.split_once(' ') else {
         return (!value.is_empty()).then_some(Cow::Borrowed(value));
@@ -226,8 +226,7 @@ pub(crate) fn token_in_field(value: &str) -> Option<Cow<'_, str>> {
         return Some(Cow::Borrowed(rest));
     }
     if scheme.eq_ignore_ascii_case("basic") {
-        let decoded = decode_base64(rest)?;
-        let text = String::from_utf8(decoded).ok()?;
+        let text = basic_pair(value)?;
         let (user, password) = text.split_once(':').unwrap_or((&text, ""));
         // `https://TOKEN@host` and GitHub's `TOKEN:x-oauth-basic` put the token in the user name.
         let token = if password.is_empty() || password == "x-oauth-basic" {
@@ -238,6 +237,14 @@ pub(crate) fn token_in_field(value: &str) -> Option<Cow<'_, str>> {
         return Some(Cow::Owned(token.to_owned()));
     }
     Some(Cow::Borrowed(value))
+}
+
+/// `user:password` of a field's value that is `Basic` (RFC 7617).
+pub(crate) fn basic_pair(value: &str) -> Option<String> {
+    let (scheme, rest) = value.trim_matches([' ', '\t']).split_once([' ', '\t'])?;
+    let is_basic = scheme.eq_ignore_ascii_case("basic");
+    let decoded = is_basic.then(|| decode_base64(rest.trim_matches([' ', '\t'])))??;
+    String::from_utf8(decoded).ok()
 }
 
 /// Base64 with the standard alphabet, padding optional (RFC 4648 section 4).

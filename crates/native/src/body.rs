@@ -11,15 +11,18 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use outgate_credential::ScrubBody;
-use outgate_journey::denial::DenyCode;
+use outgate_journey::{denial::DenyCode, outgoing::strip_trailers_for_upstream, policy::Rule};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::{
+    clock::unix_now,
+    gateway::{Live, Shared},
     guard::ActiveExchange,
     limits::SessionUse,
     pool::{Pool, PoolKey, Sender},
@@ -74,6 +77,21 @@ pin_project! {
         budget: Option<Budget>,
         // Boxed, because the HTTP library moves request bodies; only uploads have one.
         cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+        trailers: TrailerRules,
+    }
+}
+
+/// What a request's trailer section is held against: no less than its head.
+pub(crate) struct TrailerRules {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) rule: Arc<Rule>,
+}
+
+impl TrailerRules {
+    fn apply(&self, trailers: &mut HeaderMap) {
+        let tokens = &self.shared.plane.tokens;
+        strip_trailers_for_upstream(trailers, &self.live.policy, &self.rule, tokens, unix_now());
     }
 }
 
@@ -84,6 +102,7 @@ impl RequestBody {
         meter: Arc<Meter>,
         budget: Option<Budget>,
         cut: Option<&CancellationToken>,
+        trailers: TrailerRules,
     ) -> Self {
         // An empty body is no body: some servers take a chunked GET amiss.
         let inner = (!inner.is_end_stream()).then_some(inner);
@@ -95,6 +114,7 @@ impl RequestBody {
             meter,
             budget,
             cut,
+            trailers,
         }
     }
 }
@@ -130,7 +150,13 @@ impl Body for RequestBody {
                 return Poll::Ready(Some(Err(CutError(code).into())));
             }
         }
-        Poll::Ready(Some(Ok(frame)))
+        Poll::Ready(Some(Ok(match frame.into_trailers() {
+            Ok(mut trailers) => {
+                this.trailers.apply(&mut trailers);
+                Frame::trailers(trailers)
+            }
+            Err(data) => data,
+        })))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -34,6 +34,8 @@ use crate::{
     limits::ConnectionSlot,
 };
 
+/// How many pairs of session and destination one connection is counted for at once.
+const MAX_COUNTED: usize = 64;
 /// How many streams one HTTP/2 connection has open at once.
 const MAX_STREAMS: u32 = 256;
 /// Decoded size of an HTTP/2 header block, in bytes.
@@ -112,6 +114,10 @@ impl Carrier {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         if is_counted(&counted) {
             return Ok(());
+        }
+        // One connection may name any number of destinations; the oldest are counted anew if they come back.
+        if counted.len() >= MAX_COUNTED {
+            counted.remove(0);
         }
         let slot = count_connection(&self.shared.plane, &live.policy, session, allowed)?;
         counted.push((session.id().clone(), destination.clone(), slot));

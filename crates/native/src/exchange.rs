@@ -1,12 +1,13 @@
 //! One request and its answer. [`exchange`] is the one exit: it owns the record and turns a denial into an answer;
 //! [`carry`] is the journey, top to bottom, and leaves by `?`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Version, header::CONNECTION, request::Parts,
 };
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use outgate_journey::{
     denial::{Denial, DenyCode, Fault},
@@ -23,6 +24,9 @@ use crate::{
     trail::Trail,
 };
 
+const DISCARD_BYTES: usize = 1024 * 1024;
+const DISCARD_WITHIN: Duration = Duration::from_millis(500);
+
 /// Serves one request.
 pub(crate) async fn exchange(
     carrier: &Arc<Carrier>,
@@ -32,11 +36,17 @@ pub(crate) async fn exchange(
     let mut trail = Trail::begin(&carrier.shared, carrier.entry(), carrier.client);
     let version = request.version();
     let wants_upgrade = request.headers().contains_key(http::header::UPGRADE);
+    let is_awaited = request.headers().contains_key(http::header::EXPECT);
     let mut leg = Leg::new(carrier);
-    let mut response = match carry(carrier, request, &mut trail, &mut leg).await {
+    let (parts, body) = request.into_parts();
+    let mut body = Some(body);
+    let mut response = match carry(carrier, parts, &mut body, &mut trail, &mut leg).await {
         Ok(forwarded) => forwarded.into_response(carrier, trail, active),
         Err(denial) => {
             trail.deny(&denial);
+            if let Some(body) = body.filter(|_| !is_awaited && version < Version::HTTP_2) {
+                discard(body).await;
+            }
             let own = refuse(
                 &denial,
                 trail.request_id(),
@@ -61,10 +71,24 @@ pub(crate) async fn exchange(
     response
 }
 
+/// Reads what a refused request still brings, within bounds: closing on unread bytes would reset the connection, and
+/// the client would see that instead of the reason.
+async fn discard(mut body: Incoming) {
+    let mut left = DISCARD_BYTES;
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DISCARD_WITHIN, reading).await;
+}
+
 /// How the leg towards the guest answers.
 struct Leg {
     challenge: Challenge,
-    has_body: bool,
 }
 
 impl Leg {
@@ -73,13 +97,10 @@ impl Leg {
             Carries::Proxied => Challenge::Proxy,
             Carries::Tunnelled { .. } => Challenge::Destination,
         };
-        Self {
-            challenge,
-            has_body: false,
-        }
+        Self { challenge }
     }
 
-    /// A connection whose input cannot be trusted, or whose body nobody will read, is not used again.
+    /// A connection whose input cannot be trusted is not used again.
     fn afterwards(&self, denial: &Denial, version: Version) -> Afterwards {
         let untrusted = matches!(
             denial.code(),
@@ -90,7 +111,7 @@ impl Leg {
                 | DenyCode::AuthorityMismatch
                 | DenyCode::PolicyChanged
         );
-        let close = untrusted || self.has_body || denial.code().fault() == Fault::Gateway;
+        let close = untrusted || denial.code().fault() == Fault::Gateway;
         if close && version < Version::HTTP_2 {
             Afterwards::Close
         } else {
@@ -102,14 +123,13 @@ impl Leg {
 /// The journey of one request.
 async fn carry(
     carrier: &Arc<Carrier>,
-    request: Request<Incoming>,
+    parts: Parts,
+    body: &mut Option<Incoming>,
     trail: &mut Trail,
     leg: &mut Leg,
 ) -> Result<Forwarded, Denial> {
     let shared = &carrier.shared;
     let live = shared.live();
-    let (parts, body) = request.into_parts();
-    leg.has_body = !http_body::Body::is_end_stream(&body);
     if let Some(fault) = carrier.guard.fault_of(parts.uri.path()) {
         return Err(denial_of(fault));
     }
@@ -145,6 +165,9 @@ async fn carry(
         carrier.count(&live, session, &allowed)?;
     }
     trail.allow(allowed.rule().id.as_str());
+    let Some(body) = body.take() else {
+        return Err(DenyCode::InternalFault.into());
+    };
     forward::forward(carrier, &live, plan, parts, body, trail).await
 }
 

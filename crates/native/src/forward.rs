@@ -17,7 +17,9 @@ use outgate_journey::{
 };
 
 use crate::{
-    body::{AnswerBody, Budget, Meter, RequestBody, ReturnToPool, Scrubbed, UpstreamBody},
+    body::{
+        AnswerBody, Budget, Meter, RequestBody, ReturnToPool, Scrubbed, TrailerRules, UpstreamBody,
+    },
     carrier::Carrier,
     gateway::Live,
     guard::ActiveExchange,
@@ -65,6 +67,7 @@ pub(crate) async fn forward(
     let key = PoolKey {
         destination: allowed.destination().clone(),
         session: session.map(|session| session.id().clone()),
+        policy: live.number,
         http2: request.wants_http2(),
     };
     let budget = session.and_then(|session| {
@@ -75,7 +78,18 @@ pub(crate) async fn forward(
         })
     });
     let cut = trail.session_cut().map(|cut| &**cut);
-    let body = RequestBody::new(body, Arc::clone(trail.meter()), budget.clone(), cut);
+    let trailers = TrailerRules {
+        shared: Arc::clone(shared),
+        live: Arc::clone(live),
+        rule: Arc::clone(allowed.rule()),
+    };
+    let body = RequestBody::new(
+        body,
+        Arc::clone(trail.meter()),
+        budget.clone(),
+        cut,
+        trailers,
+    );
     let (answer, connected) = request.send(live, &key, body, trail).await?;
 
     trail.answer(answer.status());
@@ -165,18 +179,7 @@ fn admit_answer(
     if is_switch && !asked_for_upgrade {
         return Err(Denial::new(DenyCode::UpstreamProtocol).because("101 that was not asked for"));
     }
-    strip_for_guest(&mut parts.headers);
-    // The reason phrase is the upstream's free text, and no header field that could be scrubbed.
-    parts.extensions.remove::<ReasonPhrase>();
-    if is_switch {
-        parts
-            .headers
-            .insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        parts
-            .headers
-            .insert(UPGRADE, HeaderValue::from_static("websocket"));
-        parts.headers.remove(CONTENT_LENGTH);
-    }
+    // Before anything is stripped: the fields that say how the body is coded may be named by `Connection`.
     let body = match lease {
         Some(lease) => {
             let hits = Arc::clone(&meter.scrubbed);
@@ -188,6 +191,15 @@ fn admit_answer(
         }
         None => Scrubbed::Plain { body },
     };
+    // The reason phrase is the upstream's free text, and no header field that could be scrubbed.
+    parts.extensions.remove::<ReasonPhrase>();
+    strip_for_guest(&mut parts.headers);
+    if is_switch {
+        let headers = &mut parts.headers;
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.remove(CONTENT_LENGTH);
+    }
     // Each leg has a version of its own.
     parts.version = Version::default();
     Ok((

@@ -22,7 +22,7 @@ use outgate_journey::{
     gate::Plane,
     name::HostName,
     policy::{CredentialName, CredentialSource, InjectionForm, Policy, Port},
-    session::{Denylist, UnixSeconds},
+    session::{Denylist, TokenFault, TokenVerifier, UnixSeconds},
 };
 use outgate_pki::{CertificateAuthority, Minter, RootSource, write_bundle};
 use outgate_session::{KeyRing, Verifier};
@@ -59,6 +59,8 @@ pub(crate) struct Live {
     pub(crate) policy: Policy,
     pub(crate) timeouts: Timeouts,
     pub(crate) upstream_tls: UpstreamTls,
+    /// Counts the policies since start.
+    pub(crate) number: u64,
     ttl: Duration,
 }
 
@@ -181,6 +183,11 @@ pub enum GatewayError {
     /// The operating system has no random numbers.
     #[error("the system's random source failed")]
     Random,
+    /// The environment is a workload's.
+    #[error(
+        "{0} holds a session token of this gateway, not a key; start the gateway in a shell without `outgate env`"
+    )]
+    TokenAsCredential(String),
     /// The file is broken.
     #[error("{0}")]
     Config(#[from] Problems),
@@ -219,6 +226,7 @@ impl Gateway {
         let audit_dir = config.audit_dir.clone().unwrap_or_else(|| state.audit());
         let audit =
             AuditLog::open(&audit_dir).map_err(|error| GatewayError::Audit(error.to_string()))?;
+        refuse_tokens_as_credentials(&config, &keys.verifier())?;
         let (credentials, problems) = CredentialStore::open(&config.credentials, &forms(&config));
         problems
             .iter()
@@ -236,7 +244,7 @@ impl Gateway {
         let server_tls = config.needs_ca().then(|| open_ca(&state)).transpose()?;
         let shared = Arc::new(Shared {
             plane,
-            live: ArcSwap::from_pointee(live(&config, &proxy)?),
+            live: ArcSwap::from_pointee(live(&config, &proxy, 0)?),
             reloads: watch::Sender::new(0),
             server_tls: ArcSwapOption::new(server_tls.map(Arc::new)),
             speaks_http2: Cache::new(PROTOCOL_CACHE),
@@ -327,13 +335,14 @@ impl Gateway {
         if !needed.is_empty() {
             return Err(GatewayError::NeedsRestart(needed));
         }
-        let live = live(&next, &self.proxy)?;
         let shared = &self.shared;
+        let live = live(&next, &self.proxy, shared.live().number + 1)?;
         if next.needs_ca() && shared.server_tls.load().is_none() {
             shared
                 .server_tls
                 .store(Some(Arc::new(open_ca(&self.state)?)));
         }
+        refuse_tokens_as_credentials(&next, &shared.plane.tokens)?;
         shared.plane.resolver.reconfigure(&next.resolver)?;
         for problem in shared
             .plane
@@ -344,6 +353,7 @@ impl Gateway {
         }
         shared.live.store(Arc::new(live));
         shared.pool.clear();
+        shared.speaks_http2.clear();
         shared.reloads.send_modify(|count| *count += 1);
         self.config.store(Arc::new(next));
         Ok(())
@@ -373,7 +383,7 @@ impl Gateway {
     ///
     /// # Errors
     /// If records could not be written.
-    pub async fn stop(self) -> Result<(), GatewayError> {
+    pub async fn stop(&self) -> Result<(), GatewayError> {
         let shared = &self.shared;
         let grace = shared.live().timeouts.drain;
         shared.stopping.cancel();
@@ -416,6 +426,26 @@ fn about(shared: &Shared, config: &Config, state: &StatePaths, proxy: &[SocketAd
     }
 }
 
+/// A gateway that is started in a workload's environment finds session tokens where it looks for keys. Sending one
+/// upstream as a credential would give it away.
+fn refuse_tokens_as_credentials(config: &Config, tokens: &Verifier) -> Result<(), GatewayError> {
+    for source in config.credentials.values() {
+        let CredentialSource::Env(name) = source else {
+            continue;
+        };
+        let is_token = std::env::var(name).is_ok_and(|value| {
+            matches!(
+                tokens.verify(&value, unix_now()),
+                Ok(_) | Err(TokenFault::Expired)
+            )
+        });
+        if is_token {
+            return Err(GatewayError::TokenAsCredential(name.clone()));
+        }
+    }
+    Ok(())
+}
+
 fn spawn_until_stopped(shared: &Arc<Shared>, work: impl Future<Output = ()> + Send + 'static) {
     let stopping = shared.stopping.clone();
     shared.tasks.spawn(async move {
@@ -433,11 +463,12 @@ fn forms(config: &Config) -> Vec<(CredentialName, InjectionForm)> {
         .collect()
 }
 
-fn live(config: &Config, proxy: &[SocketAddr]) -> Result<Live, RootsError> {
+fn live(config: &Config, proxy: &[SocketAddr], number: u64) -> Result<Live, RootsError> {
     Ok(Live {
         policy: config.policy.clone().for_listeners(proxy.into()),
         timeouts: config.timeouts,
         upstream_tls: UpstreamTls::new(&config.upstream)?,
+        number,
         ttl: config.sessions.ttl,
     })
 }

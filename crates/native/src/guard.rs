@@ -106,6 +106,8 @@ pub(crate) struct Guarded<T> {
     waiting: Waiting,
     /// The marked request was let on: nothing follows it.
     ended: bool,
+    /// Runs while a guest does not take what is written.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +136,7 @@ impl<T: AsyncRead + Unpin> Guarded<T> {
             timer: Box::pin(tokio::time::sleep(timeouts.idle)),
             waiting: Waiting::No,
             ended: false,
+            stalled: None,
         }
     }
 
@@ -299,6 +302,26 @@ impl<T: AsyncWrite + Unpin> Guarded<T> {
     }
 }
 
+impl<T: AsyncWrite + Unpin> Guarded<T> {
+    /// Passes a write's result on; one that a guest keeps waiting for too long fails.
+    fn bounded<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let wait = self.timeouts.idle;
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(wait)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
 impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
     fn poll_write(
         self: Pin<&mut Self>,
@@ -307,7 +330,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_informational(cx))?;
-        Pin::new(&mut this.io).poll_write(cx, bytes)
+        let written = Pin::new(&mut this.io).poll_write(cx, bytes);
+        this.bounded(cx, written)
     }
 
     fn poll_write_vectored(
@@ -317,7 +341,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_informational(cx))?;
-        Pin::new(&mut this.io).poll_write_vectored(cx, bytes)
+        let written = Pin::new(&mut this.io).poll_write_vectored(cx, bytes);
+        this.bounded(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -334,3 +359,6 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
         Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests;

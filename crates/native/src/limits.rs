@@ -167,17 +167,6 @@ where
         limits: &SessionLimits,
     ) -> Result<Self::Slot, Exceeded> {
         let used = self.of(session.id());
-        {
-            let mut hosts = used.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(most) = limits.distinct_destinations
-                && !hosts.contains(destination.host())
-            {
-                if hosts.len() >= most as usize {
-                    return Err(Exceeded::DistinctDestinations);
-                }
-                hosts.insert(destination.host().clone());
-            }
-        }
         // The slot is taken before it is compared, so that two at once cannot both have the last one.
         let open = used.open_connections.fetch_add(1, Ordering::Relaxed) + 1;
         let slot = ConnectionSlot(Arc::clone(&used));
@@ -187,9 +176,23 @@ where
         {
             return Err(Exceeded::Connections);
         }
+        let host = destination.host();
+        let mut hosts = used.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_another = limits.distinct_destinations.is_some() && !hosts.contains(host);
+        if is_another
+            && limits
+                .distinct_destinations
+                .is_some_and(|most| hosts.len() >= most as usize)
+        {
+            return Err(Exceeded::DistinctDestinations);
+        }
+        // The rate is asked last: what it lets through is counted and cannot be given back.
         if let Some(rate) = limits.connections {
             self.check(&self.in_slot(&used.connections, rate))
                 .map_err(|_| Exceeded::Connections)?;
+        }
+        if is_another {
+            hosts.insert(host.clone());
         }
         Ok(slot)
     }
@@ -225,3 +228,6 @@ where
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,7 +57,17 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, client: SocketAddr) {
     }
     let Ok(room) = Arc::clone(&shared.room).try_acquire_owned() else {
         let mut trail = Trail::begin(shared, Entry::Listener, client);
-        trail.deny(&DenyCode::TooManyConnections.into());
+        let denial = Denial::new(DenyCode::TooManyConnections);
+        trail.deny(&denial);
+        let response = refuse(
+            &denial,
+            trail.request_id(),
+            Challenge::Proxy,
+            Afterwards::Close,
+        );
+        trail.answer(response.status());
+        // Said if the socket takes it at once; nobody waits for a connection there is no room for.
+        let _ = stream.try_write(&to_wire(&response));
         return;
     };
     let shared = Arc::clone(shared);
@@ -191,4 +201,46 @@ fn read_connect(bytes: &[u8]) -> Option<ConnectRequest> {
         target: request.path?.to_owned(),
         headers,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connect_heads_target_and_fields_are_read_as_sent() {
+        let head = b"CONNECT A.test:443 HTTP/1.1\r\nHost: a.test:443\r\nX-A: 1\r\nx-a: \xc3\xa4\r\n\r\n\x16\x03";
+        let request = read_connect(head).unwrap();
+        assert_eq!(request.target, "A.test:443");
+        assert_eq!(request.headers["host"], "a.test:443");
+        let values: Vec<&[u8]> = request
+            .headers
+            .get_all("x-a")
+            .iter()
+            .map(HeaderValue::as_bytes)
+            .collect();
+        assert_eq!(values, [b"1".as_slice(), "ä".as_bytes()]);
+    }
+
+    #[test]
+    fn the_most_fields_that_a_head_may_have_are_read() {
+        let fields = |count| "x: 1\r\n".repeat(count);
+        let head = |count| format!("CONNECT a.test:443 HTTP/1.1\r\n{}\r\n", fields(count));
+        let request = read_connect(head(MAX_FIELDS).as_bytes()).unwrap();
+        assert_eq!(request.headers.len(), MAX_FIELDS);
+        assert!(read_connect(head(MAX_FIELDS + 1).as_bytes()).is_none());
+    }
+
+    #[test]
+    fn what_is_no_request_head_is_no_connect() {
+        for head in [
+            "",
+            "CONNECT",
+            "CONNECT \r\n\r\n",
+            "\x16\x03\x01",
+            "CONNECT a b c\r\n\r\n",
+        ] {
+            assert!(read_connect(head.as_bytes()).is_none(), "{head:?}");
+        }
+    }
 }

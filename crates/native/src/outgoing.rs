@@ -1,7 +1,10 @@
 //! A judged request in the shape in which it leaves: without what must not leave, with the credential, and in the
 //! form of the protocol that the upstream speaks.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version,
@@ -149,7 +152,10 @@ impl<'a> Outgoing<'a> {
         timeout: Duration,
         trail: &Trail,
     ) -> Result<T, Denial> {
-        let mut answer = std::pin::pin!(tokio::time::timeout(timeout, answer));
+        let mut answer = std::pin::pin!(answer);
+        let mut quiet = std::pin::pin!(tokio::time::sleep(timeout));
+        let sent = || trail.meter().bytes_out.load(Ordering::Relaxed);
+        let mut seen = sent();
         let mut interim = self.interim.take();
         let guard = &self.carrier.guard;
         loop {
@@ -160,9 +166,15 @@ impl<'a> Outgoing<'a> {
                     while let Some(Ok(head)) = interim.as_mut().map(mpsc::UnboundedReceiver::try_recv) {
                         guard.queue_informational(&head);
                     }
-                    return answer.map_err(|_| {
-                        Denial::new(DenyCode::UpstreamTimeout).because("waiting for the answer")
-                    });
+                    return Ok(answer);
+                }
+                // An upload that makes progress has not been answered because it is not over.
+                () = quiet.as_mut() => {
+                    if sent() == seen {
+                        return Err(Denial::new(DenyCode::UpstreamTimeout).because("waiting for the answer"));
+                    }
+                    seen = sent();
+                    quiet.as_mut().reset(tokio::time::Instant::now() + timeout);
                 }
                 () = trail.session_ended() => return Err(DenyCode::SessionRevoked.into()),
             }

@@ -28,6 +28,8 @@ pub(crate) struct PoolKey {
     pub(crate) destination: Destination,
     /// The session, or none where the rule needs none.
     pub(crate) session: Option<SessionId>,
+    /// The policy that its addresses were vetted under.
+    pub(crate) policy: u64,
     /// Whether HTTP/2 was offered: the two legs speak the same protocol where they can.
     pub(crate) http2: bool,
 }

@@ -453,6 +453,7 @@ async fn choose_offer(shared: &Arc<Shared>, admitted: &Admitted, hello: &ClientH
             let key = PoolKey {
                 destination: destination.clone(),
                 session,
+                policy: admitted.live.number,
                 http2: true,
             };
             if let Ok(connected) =

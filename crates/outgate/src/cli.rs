@@ -32,7 +32,7 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Check a configuration file; all problems at once, each with its line
     Check(ConfigFile),
-    /// Say what would happen to a request, stage by stage, without sending it
+    /// Say what would happen to a request, stage by stage, without sending it. Exit status: 0 allowed, 2 denied
     Explain(Explain),
     /// Create, list and end sessions of the running gateway
     #[command(subcommand)]

@@ -11,7 +11,10 @@ pub(crate) use say;
 /// Prints an error and what led to it.
 pub(crate) fn error(error: &anyhow::Error) {
     anstream::eprintln!("{} {error}", "error:".red().bold());
-    for cause in error.chain().skip(1) {
+    let said = error.to_string();
+    // Many messages hold their cause already.
+    let causes = error.chain().skip(1).map(ToString::to_string);
+    for cause in causes.filter(|cause| !said.contains(cause)) {
         anstream::eprintln!("  {} {cause}", "because:".dimmed());
     }
 }

@@ -173,14 +173,23 @@ impl Gateway {
     /// # Panics
     /// If it does not come up again.
     #[must_use]
-    pub fn restart(mut self) -> Self {
-        self.terminate(Duration::from_secs(20));
-        let (folder, options) = (Arc::clone(&self.folder), self.options.clone());
-        drop(self);
-        match Self::start_in(folder, options) {
+    pub fn restart(self) -> Self {
+        match self.restart_after(|_| {}) {
             Ok(gateway) => gateway,
             Err(output) => panic!("the gateway did not start again: {output:?}"),
         }
+    }
+
+    /// Stops it, lets the test change its state folder, and starts it again.
+    ///
+    /// # Errors
+    /// As [`Gateway::try_start`].
+    pub fn restart_after(mut self, change: impl FnOnce(&Path)) -> Result<Self, CommandOutput> {
+        self.terminate(Duration::from_secs(20));
+        let (folder, options) = (Arc::clone(&self.folder), self.options.clone());
+        change(&self.state());
+        drop(self);
+        Self::start_in(folder, options)
     }
 
     /// The ready line.

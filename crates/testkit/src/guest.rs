@@ -505,6 +505,12 @@ async fn send_h1(
         ReqBody::Bytes(bytes) => head.push_str(&format!("content-length: {}\r\n", bytes.len())),
         ReqBody::Zeros(count) => head.push_str(&format!("content-length: {count}\r\n")),
         ReqBody::Chunked(_) => head.push_str("transfer-encoding: chunked\r\n"),
+        ReqBody::WithTrailers(_, trailers) => {
+            head.push_str("transfer-encoding: chunked\r\n");
+            for (name, _) in &trailers.0 {
+                head.push_str(&format!("trailer: {name}\r\n"));
+            }
+        }
     }
     head.push_str("\r\n");
     stream.write(head.as_bytes()).await?;
@@ -519,6 +525,16 @@ async fn send_h1(
                 stream.write(&framed).await?;
             }
             stream.write(b"0\r\n\r\n").await?;
+        }
+        ReqBody::WithTrailers(bytes, trailers) => {
+            let mut framed = format!("{:x}\r\n", bytes.len()).into_bytes();
+            framed.extend_from_slice(bytes);
+            framed.extend_from_slice(b"\r\n0\r\n");
+            for (name, value) in &trailers.0 {
+                framed.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+            }
+            framed.extend_from_slice(b"\r\n");
+            stream.write(&framed).await?;
         }
         ReqBody::Zeros(count) => {
             let piece = [0; 65_536];
@@ -568,6 +584,15 @@ async fn send_h2_body(stream: &mut h2::SendStream<Bytes>, body: &ReqBody) -> io:
     match body {
         ReqBody::None => return Ok(()),
         ReqBody::Bytes(bytes) => send_piece(stream, Bytes::copy_from_slice(bytes)).await?,
+        ReqBody::WithTrailers(bytes, trailers) => {
+            send_piece(stream, Bytes::copy_from_slice(bytes)).await?;
+            let mut map = http::HeaderMap::new();
+            for (name, value) in &trailers.0 {
+                let name = HeaderName::from_bytes(name.as_bytes()).map_err(io::Error::other)?;
+                map.append(name, value.parse().map_err(io::Error::other)?);
+            }
+            return stream.send_trailers(map).map_err(io::Error::other);
+        }
         ReqBody::Chunked(pieces) => {
             for piece in pieces {
                 send_piece(stream, Bytes::copy_from_slice(piece)).await?;

@@ -56,6 +56,8 @@ pub enum ReqBody {
     Chunked(Vec<Vec<u8>>),
     /// This many zero bytes, with a content-length.
     Zeros(u64),
+    /// These bytes, chunked, and these trailer fields behind them.
+    WithTrailers(Vec<u8>, Headers),
 }
 
 /// A request, independent of the way in.

@@ -23,10 +23,7 @@ fn resolved(policy: &Policy, names: Names) -> Result<Vec<String>, (DenyCode, Str
     assert_eq!(*plane.names.asked.lock().unwrap(), ["a.test"]);
     match result {
         Ok(resolved) => {
-            assert_eq!(
-                resolved.allowed().destination().to_string(),
-                "a.test:443"
-            );
+            assert_eq!(resolved.allowed().destination().to_string(), "a.test:443");
             Ok(resolved
                 .addresses()
                 .iter()
@@ -54,13 +51,20 @@ fn only_the_vetted_addresses_are_left_in_the_resolvers_order() {
             Ok(&["8.8.8.8:443"]),
         ),
         (&["127.0.0.1"], Err((AddressDenied, "127.0.0.1"))),
-        (&["10.0.0.1", "::ffff:10.0.0.2"], Err((AddressDenied, "::ffff:10.0.0.2"))),
+        (
+            &["10.0.0.1", "::ffff:10.0.0.2"],
+            Err((AddressDenied, "::ffff:10.0.0.2")),
+        ),
         (&[], Err((NameNotResolved, ""))),
     ] {
         let expected = expected
             .map(|list| list.iter().map(ToString::to_string).collect())
             .map_err(|(code, detail)| (code, detail.to_owned()));
-        assert_eq!(resolved(&policy, Names::answering(answer)), expected, "{answer:?}");
+        assert_eq!(
+            resolved(&policy, Names::answering(answer)),
+            expected,
+            "{answer:?}"
+        );
     }
 }
 

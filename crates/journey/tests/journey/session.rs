@@ -133,7 +133,11 @@ fn only_proxy_authorization_speaks_for_a_connection() {
         (&[("proxy-authorization", pair.as_str())][..], &[ONE][..]),
         (&[("proxy-authorization", "Bearer T")], &["T"]),
         (
-            &[("authorization", "Bearer T"), ("x-api-key", "T"), ("x-token", "T")],
+            &[
+                ("authorization", "Bearer T"),
+                ("x-api-key", "T"),
+                ("x-token", "T"),
+            ],
             &[],
         ),
     ] {
@@ -149,7 +153,10 @@ fn only_proxy_authorization_speaks_for_a_connection() {
 fn a_presented_token_is_not_printed() {
     let headers = headers(&[("proxy-authorization", ONE)]);
     let shown = format!("{:?}", presented_to_proxy(&headers));
-    assert!(shown.contains("[redacted]") && !shown.contains("eyJ"), "{shown}");
+    assert!(
+        shown.contains("[redacted]") && !shown.contains("eyJ"),
+        "{shown}"
+    );
 }
 
 fn candidates<'a>(texts: &[&'a str]) -> Vec<PresentedToken<'a>> {

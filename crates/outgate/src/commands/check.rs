@@ -6,6 +6,7 @@ use anyhow::Result;
 use outgate_config::Config;
 use serde_json::json;
 
+use super::destinations;
 use crate::{
     cli::ConfigFile,
     style::{say, warn},
@@ -36,9 +37,9 @@ pub(crate) fn run(file: &ConfigFile) -> Result<ExitCode> {
                     "no CA"
                 };
                 say!(
-                    "{}: ok, {} destinations, {ca}",
+                    "{}: ok, {}, {ca}",
                     file.config.display(),
-                    config.policy.len()
+                    destinations(config.policy.len())
                 );
             }
             Ok(ExitCode::SUCCESS)

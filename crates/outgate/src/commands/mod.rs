@@ -110,6 +110,15 @@ fn read_text(path: &Path) -> Result<String> {
     text.with_context(|| path.display().to_string())
 }
 
+/// How many destinations, in words.
+fn destinations(count: usize) -> String {
+    if count == 1 {
+        "1 destination".to_owned()
+    } else {
+        format!("{count} destinations")
+    }
+}
+
 /// A time as people read it, in UTC.
 fn utc(unix_seconds: u64) -> String {
     let days = unix_seconds / 86_400;

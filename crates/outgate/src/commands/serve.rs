@@ -15,7 +15,7 @@ use tracing_subscriber::{
     EnvFilter, Layer, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
-use super::{load, state};
+use super::{destinations, load, state};
 use crate::{
     cli::{LogFormat, Serve},
     style::say,
@@ -58,16 +58,11 @@ async fn serve_until_told(serve: &Serve, config: Config, state: StatePaths) -> R
     };
     stop.await;
     tracing::info!("stopping");
-    match Arc::into_inner(gateway) {
-        Some(gateway) => {
-            // A second signal does not wait for the grace period.
-            tokio::select! {
-                stopped = gateway.stop() => stopped?,
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        }
-        None => tracing::warn!("a reload was under way"),
+    // A second signal does not wait for the grace period.
+    tokio::select! {
+        stopped = gateway.stop() => stopped?,
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -93,13 +88,21 @@ fn announce(gateway: &Gateway, as_json: bool) {
         say!("proxy     http://{address}");
     }
     say!("state     {}", state.folder().display());
-    say!("policy    {} destinations", gateway.config().policy.len());
+    say!("policy    {}", destinations(gateway.config().policy.len()));
     if ca {
         say!("CA        {}", state.ca_certificate().display());
     } else {
         say!("CA        none: nothing is terminated");
     }
-    say!("next      eval \"$(outgate env)\"   in another terminal, then start the workload there");
+    say!("next      in another terminal, then start the workload there:");
+    say!("          eval \"$({} env)\"", command_line(state.folder()));
+}
+
+/// How this binary is called for this state folder: it may not be on the PATH.
+fn command_line(state: &std::path::Path) -> String {
+    let binary = std::env::current_exe()
+        .map_or_else(|_| "outgate".to_owned(), |path| path.display().to_string());
+    format!("{binary} --state-dir {}", state.display())
 }
 
 /// What the libraries log in detail is headers and frames, secrets included: below warnings, only the gateway's own

@@ -143,13 +143,25 @@ impl Exchange<'_> {
                 None => None,
             },
         };
+        let trailers = match (&piece, &mut self.wire) {
+            (Some(_), _) => Headers::default(),
+            (None, Wire::H1 { stream, .. }) => std::mem::take(&mut stream.trailers),
+            (None, Wire::H2 { body, .. }) => match body.trailers().await {
+                Ok(Some(map)) => Headers::from_map(&map),
+                _ => Headers::default(),
+            },
+        };
         self.shared.update(self.index, |seen| match &piece {
             Some(piece) => {
                 seen.body_length += piece.len() as u64;
                 let room = 65_536usize.saturating_sub(seen.body.len());
                 seen.body.extend_from_slice(&piece[..piece.len().min(room)]);
             }
-            None => seen.body_complete = true,
+            None => {
+                seen.body_complete = true;
+                // A body can be read to its end twice; its trailers come once.
+                seen.trailers.0.extend(trailers.0);
+            }
         });
         Ok(piece)
     }
@@ -187,7 +199,8 @@ impl Exchange<'_> {
                 let mut fields = fields.to_vec();
                 let sized = fields.iter().any(|(name, _)| *name == "content-length");
                 *chunked = !sized && status != 101 && status != 204;
-                if *chunked {
+                let coded = fields.iter().any(|(name, _)| *name == "transfer-encoding");
+                if *chunked && !coded {
                     fields.push(("transfer-encoding", "chunked"));
                 }
                 stream.write(&head(status, &fields)).await

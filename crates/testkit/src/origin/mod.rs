@@ -111,6 +111,8 @@ pub struct Seen {
     pub authority: String,
     /// Fields, on HTTP/2 without the pseudo ones.
     pub headers: Headers,
+    /// Trailer fields.
+    pub trailers: Headers,
     /// The first 64 KiB of the body.
     pub body: Vec<u8>,
     /// Its whole length.
@@ -120,15 +122,20 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Whether target, authority, fields or body hold `text` in any spelling.
+    /// Whether target, authority, fields, trailers or body hold `text` in any spelling.
     #[must_use]
     pub fn mentions(&self, text: &str) -> bool {
         let holds = |part: &str| crate::codec::holds_secret(part.as_bytes(), text);
         holds(&self.target)
             || holds(&self.authority)
-            || self.headers.0.iter().any(|(name, value)| {
-                holds(name) || holds(value) || basic_password(value).is_some_and(|v| holds(&v))
-            })
+            || self
+                .headers
+                .0
+                .iter()
+                .chain(&self.trailers.0)
+                .any(|(name, value)| {
+                    holds(name) || holds(value) || basic_password(value).is_some_and(|v| holds(&v))
+                })
             || crate::codec::holds_secret(&self.body, text)
     }
 }

@@ -65,6 +65,27 @@ pub(super) async fn answer(mut exchange: Exchange<'_>) -> io::Result<After> {
             tokio::time::sleep(Duration::from_millis(50)).await;
             Ok(exchange.abort())
         }
+        "/rogue-101" => {
+            exchange.drain().await?;
+            let fields = [("upgrade", "websocket"), ("connection", "Upgrade")];
+            exchange.head(101, &fields).await?;
+            if let Some(stream) = exchange.upgraded() {
+                stream.write(b"a tunnel that nobody asked for").await?;
+            }
+            Ok(exchange.hang().await)
+        }
+        "/huge-head" => {
+            let huge = "h".repeat(1_000_000);
+            exchange.reply(200, &[("x-huge", &huge)], b"").await
+        }
+        "/bomb" => {
+            exchange.drain().await?;
+            let enc = param("enc").unwrap_or_else(|| "gzip".into());
+            let zeros = vec![0; usize::try_from(number("mb").unwrap_or(1)).unwrap_or(1) << 20];
+            let (bytes, coding) = codec::encode(&enc, &zeros).await;
+            let fields = [("content-encoding", coding.unwrap_or("identity"))];
+            exchange.reply(200, &fields, &bytes).await
+        }
         "/coding" => {
             let name = param("name").unwrap_or_default();
             exchange
@@ -119,10 +140,7 @@ async fn echo_as(
         plain.as_bytes(),
     )
     .await;
-    let mut fields = vec![("content-type", "text/plain")];
-    if let Some(coding) = coding {
-        fields.push(("content-encoding", coding));
-    }
+    let (bytes, mut fields) = declare(bytes, coding, param("declare").as_deref());
     let size = param("chunk")
         .and_then(|text| text.parse().ok())
         .unwrap_or(bytes.len());
@@ -136,6 +154,38 @@ async fn echo_as(
         tokio::task::yield_now().await;
     }
     exchange.finish(&[]).await
+}
+
+/// How the answer says that its body is coded: as it should (`Content-Encoding`), as a transfer coding (HTTP/1.1
+/// only), with the field named as hop-by-hop (HTTP/1.1 only), as a compressed gRPC message, or not at all.
+fn declare(
+    bytes: Vec<u8>,
+    coding: Option<&'static str>,
+    how: Option<&str>,
+) -> (Vec<u8>, Vec<(&'static str, &'static str)>) {
+    let text = ("content-type", "text/plain");
+    match (coding, how) {
+        (None, _) => (bytes, vec![text]),
+        (Some("gzip"), Some("te")) => (bytes, vec![text, ("transfer-encoding", "gzip, chunked")]),
+        (Some(coding), Some("hop")) => {
+            let fields = [
+                ("content-encoding", coding),
+                ("connection", "content-encoding"),
+            ];
+            (bytes, [&[text][..], &fields].concat())
+        }
+        (Some(coding), Some("grpc")) => {
+            let mut message = vec![1];
+            message.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+            message.extend(bytes);
+            let fields = [
+                ("content-type", "application/grpc"),
+                ("grpc-encoding", coding),
+            ];
+            (message, fields.to_vec())
+        }
+        (Some(coding), _) => (bytes, vec![text, ("content-encoding", coding)]),
+    }
 }
 
 /// The credential fields back in response fields and in a trailer.

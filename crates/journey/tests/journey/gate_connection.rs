@@ -1,0 +1,265 @@
+use outgate_journey::{
+    denial::DenyCode::{
+        self, DestinationNotAllowed, EncryptedClientHello, IpLiteral, PolicyChanged,
+        PortNotAllowed, ServerNameMismatch, ServerNameMissing, SessionMismatch, SessionRevoked,
+        TlsRequired, TokenExpired, TokenInvalid, TokenMissing,
+    },
+    gate::{
+        ConnectionPass, TunnelOpening, TunnelTreatment, judge_connection, judge_opening,
+        opening_is_judged, still_allowed,
+    },
+    policy::{Policy, Posture, Rule, TokenDemand, TunnelProtocol},
+    session::presented_to_proxy,
+};
+
+use crate::support::{FakePlane, OLD, ONE, TWO, Tokens, allowed, code, headers, policy, rule, to};
+
+fn pass_through(rule: &mut Rule) {
+    rule.posture = Posture::PassThrough;
+}
+
+fn optional(rule: &mut Rule) {
+    rule.posture = Posture::PassThrough;
+    rule.token = TokenDemand::Optional;
+}
+
+fn connect(
+    plane: &FakePlane,
+    policy: &Policy,
+    target: &str,
+    tokens: &[&str],
+) -> Result<ConnectionPass, DenyCode> {
+    let fields: Vec<_> = tokens
+        .iter()
+        .map(|token| ("proxy-authorization", *token))
+        .collect();
+    let headers = headers(&fields);
+    judge_connection(plane, policy, to(target), &presented_to_proxy(&headers))
+        .map_err(|denial| denial.code())
+}
+
+#[test]
+fn a_connection_is_refused_by_the_first_stage_that_fails() {
+    let policy = policy(vec![
+        rule("bump.test", |_| {}),
+        rule("pass.test", pass_through),
+        rule("open.test", optional),
+        rule("shut.test", |rule| rule.posture = Posture::DenyAll),
+        rule("mixed.test", |rule| {
+            pass_through(rule);
+            rule.plaintext = true;
+        }),
+    ]);
+    let plane = FakePlane::without(&["two"]);
+    for (target, tokens, expected) in [
+        // authenticate, before everything else: also where the destination is not allowed or needs no token.
+        ("unlisted.test:443", &["forged"][..], Some(TokenInvalid)),
+        ("unlisted.test:443", &[OLD], Some(TokenExpired)),
+        ("unlisted.test:443", &[ONE, TWO], Some(SessionMismatch)),
+        ("open.test:443", &["forged"], Some(TokenInvalid)),
+        ("bump.test:22", &[OLD], Some(TokenExpired)),
+        // denylist, before the destination rule.
+        ("unlisted.test:443", &[TWO], Some(SessionRevoked)),
+        ("open.test:443", &[TWO], Some(SessionRevoked)),
+        ("shut.test:443", &[TWO], Some(SessionRevoked)),
+        // the destination rule, before the demand for a token.
+        ("unlisted.test:443", &[], Some(DestinationNotAllowed)),
+        ("unlisted.test:443", &[ONE], Some(DestinationNotAllowed)),
+        ("pass.test:22", &[], Some(PortNotAllowed)),
+        ("shut.test:443", &[], Some(DestinationNotAllowed)),
+        // A tunnel that will show no request needs its token at once.
+        ("pass.test:443", &[], Some(TokenMissing)),
+        ("pass.test:443", &[ONE], None),
+        ("open.test:443", &[], None),
+        ("bump.test:443", &[], None),
+        ("mixed.test:443", &[], None),
+        ("bump.test:443", &[ONE], None),
+    ] {
+        let result = connect(&plane, &policy, target, tokens);
+        assert_eq!(result.err(), expected, "{target} {tokens:?}");
+    }
+    // Nothing was looked up for any of them.
+    assert!(plane.names.asked.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_connection_carries_its_rule_and_its_session() {
+    let policy = policy(vec![rule("a.test", |_| {})]);
+    let plane = FakePlane::default();
+    let pass = connect(&plane, &policy, "a.test:443", &[ONE]).unwrap();
+    assert_eq!(pass.session().unwrap().id().as_str(), "one");
+    assert_eq!(pass.allowed().rule().id.as_str(), "rule a.test");
+    let anonymous = connect(&plane, &policy, "a.test:443", &[]).unwrap();
+    assert!(anonymous.session().is_none());
+}
+
+#[test]
+fn a_verifier_without_keys_denies_every_token() {
+    let policy = policy(vec![rule("a.test", optional)]);
+    let plane = FakePlane {
+        tokens: Tokens { broken: true },
+        ..FakePlane::default()
+    };
+    let result = connect(&plane, &policy, "a.test:443", &[ONE]);
+    assert_eq!(result.err(), Some(TokenInvalid));
+}
+
+const fn hello(server_name: Option<&str>, encrypted_client_hello: bool) -> TunnelOpening<'_> {
+    TunnelOpening::Tls {
+        server_name,
+        encrypted_client_hello,
+    }
+}
+
+#[test]
+fn the_first_bytes_must_be_what_the_rule_carries_and_name_the_tunnels_host() {
+    let bump: fn(&mut Rule) = |_| {};
+    let plain: fn(&mut Rule) = |rule| rule.plaintext = true;
+    let ech: fn(&mut Rule) = |rule| {
+        pass_through(rule);
+        rule.encrypted_client_hello = true;
+    };
+    let mixed: fn(&mut Rule) = |rule| {
+        pass_through(rule);
+        rule.plaintext = true;
+    };
+    let (own, other) = (Some("a.test"), Some("x.test"));
+    use TunnelTreatment::{Bump, PassThrough, PlainHttp};
+    for (number, (change, token, opening, expected)) in [
+        (bump, true, hello(own, false), Ok(Bump)),
+        (bump, false, hello(Some("A.TEST"), false), Ok(Bump)),
+        (bump, true, hello(own, true), Ok(Bump)),
+        (bump, true, hello(other, false), Err(ServerNameMismatch)),
+        (bump, true, hello(Some("10.0.0.1"), false), Err(IpLiteral)),
+        (bump, true, hello(None, false), Err(ServerNameMissing)),
+        (bump, true, TunnelOpening::NotTls, Err(TlsRequired)),
+        (plain, true, TunnelOpening::NotTls, Ok(PlainHttp)),
+        (plain, true, hello(own, false), Ok(Bump)),
+        (plain, true, hello(None, false), Err(ServerNameMissing)),
+        (pass_through, true, hello(own, false), Ok(PassThrough)),
+        (
+            pass_through,
+            true,
+            hello(own, true),
+            Err(EncryptedClientHello),
+        ),
+        (
+            pass_through,
+            true,
+            hello(other, false),
+            Err(ServerNameMismatch),
+        ),
+        (
+            pass_through,
+            true,
+            hello(None, false),
+            Err(ServerNameMissing),
+        ),
+        (pass_through, true, TunnelOpening::NotTls, Err(TlsRequired)),
+        (ech, true, hello(own, true), Ok(PassThrough)),
+        (ech, true, hello(other, true), Err(ServerNameMismatch)),
+        (optional, false, hello(own, false), Ok(PassThrough)),
+        (mixed, false, TunnelOpening::NotTls, Ok(PlainHttp)),
+        (mixed, false, hello(own, false), Err(TokenMissing)),
+        (mixed, true, hello(own, false), Ok(PassThrough)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let policy = policy(vec![rule("a.test", change)]);
+        let tokens: &[&str] = if token { &[ONE] } else { &[] };
+        let pass = connect(&FakePlane::default(), &policy, "a.test:443", tokens).unwrap();
+        let result = judge_opening(&pass, opening).map_err(|denial| {
+            assert_eq!(denial.rule().unwrap().as_str(), "rule a.test");
+            denial.code()
+        });
+        assert_eq!(result, expected, "case {number}: {opening:?}");
+    }
+}
+
+#[test]
+fn only_an_opaque_tunnel_is_carried_unseen() {
+    assert!(opening_is_judged(&rule("a.test", |_| {})));
+    assert!(opening_is_judged(&rule("a.test", pass_through)));
+    assert!(!opening_is_judged(&rule("a.test", |rule| {
+        rule.protocol = TunnelProtocol::Opaque;
+    })));
+}
+
+#[test]
+fn a_later_policy_closes_tunnels_that_it_would_not_carry_in_the_same_way() {
+    let net = || vec!["10.0.0.0/8".parse().unwrap()];
+    let cases: [(&str, fn(&mut Rule), fn(&mut Rule), bool); 14] = [
+        ("same", |_| {}, |_| {}, true),
+        (
+            "another port",
+            |_| {},
+            |r| r.ports = vec![to("a.test:8443").port()],
+            false,
+        ),
+        ("shut", |_| {}, |r| r.posture = Posture::DenyAll, false),
+        ("other posture", |_| {}, pass_through, false),
+        (
+            "other protocol",
+            pass_through,
+            |r| {
+                pass_through(r);
+                r.protocol = TunnelProtocol::Opaque;
+            },
+            false,
+        ),
+        ("token demanded", optional, pass_through, false),
+        ("token not demanded any more", pass_through, optional, true),
+        ("exceptions taken away", |_| {}, |_| {}, true),
+        ("addresses denied", |_| {}, |_| {}, true),
+        (
+            "ECH forbidden",
+            |r| r.encrypted_client_hello = true,
+            |_| {},
+            false,
+        ),
+        (
+            "ECH let through",
+            |_| {},
+            |r| r.encrypted_client_hello = true,
+            true,
+        ),
+        (
+            "requests narrowed: judged on the next one",
+            |_| {},
+            |r| {
+                r.requests.deny.push(Default::default());
+            },
+            true,
+        ),
+        (
+            "renamed",
+            |_| {},
+            |r| r.id = outgate_journey::policy::RuleId::new("x"),
+            true,
+        ),
+        ("in clear as well", |_| {}, |r| r.plaintext = true, true),
+    ];
+    for (name, then, now, carried) in cases {
+        let (mut before, mut after) = (rule("a.test", then), rule("a.test", now));
+        match name {
+            "exceptions taken away" => before.addresses.allow = net(),
+            "addresses denied" => after.addresses.deny = net(),
+            _ => {}
+        }
+        let carried = carried && !name.starts_with("exceptions") && !name.starts_with("addresses");
+        let held = allowed(&policy(vec![before]), "a.test:443");
+        let result = still_allowed(&policy(vec![after]), &held);
+        assert_eq!(code(result), (!carried).then_some(PolicyChanged), "{name}");
+    }
+    let held = allowed(&policy(vec![rule("a.test", |_| {})]), "a.test:443");
+    assert_eq!(
+        code(still_allowed(&policy(Vec::new()), &held)),
+        Some(PolicyChanged)
+    );
+    // The name may be covered by another rule: what counts is how it is served.
+    assert_eq!(
+        code(still_allowed(&policy(vec![rule("*.test", |_| {})]), &held)),
+        None
+    );
+}
