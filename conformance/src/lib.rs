@@ -6,8 +6,8 @@ pub mod record;
 pub mod world;
 
 pub use outgate_testkit::{
-    Alpn, CertificateKind, DnsAnswer, DnsServer, Guest, Headers, Origin, OriginOptions, Outcome,
-    Req, Response, TestCa, TlsOptions, Way, codec, eventually, frames, guest::Channel, h1::H1,
-    hello, message::ReqBody, raw, websocket, within,
+    Alpn, CertificateKind, Channel, DnsAnswer, DnsServer, Guest, Headers, Origin, OriginOptions,
+    Outcome, Req, Response, TestCa, TlsOptions, Way, codec, eventually, frames, h1::H1, hello,
+    message::ReqBody, raw, websocket, within,
 };
 pub use world::{K1, K2, Mark, Setup, World, add_destination, destination};

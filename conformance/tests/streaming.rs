@@ -20,22 +20,32 @@ async fn the_first_event_arrives_before_the_second_is_sent() {
     let world = World::new().await;
     let (_, token) = world.session();
     let guest = world.guest().with_proxy_token(&token);
+    let mut streams = Vec::new();
     for (way, host) in ROUTES {
-        let req = world.get(way, host, "/sse?n=2&every_ms=600").bearer(&token);
-        let mut channel = guest.open(way, &req).await.expect("a connection");
-        let mut stream = channel.start(&req).await.expect("a head");
-        let begin = Instant::now();
-        let first = stream.next().await.expect("an event").expect("an event");
-        assert!(
-            begin.elapsed() < Duration::from_millis(450),
-            "{way:?} {host}: buffered"
-        );
-        assert_eq!(&first[..], b"data: 0\n\n");
-        let rest = stream.finish().await;
-        assert!(
-            rest.complete && rest.body == b"data: 1\n\n",
-            "{way:?} {host}: {rest:?}"
-        );
+        let req = world.get(way, host, "/sse?n=2&every_ms=900").bearer(&token);
+        let guest = guest.clone();
+        streams.push(tokio::spawn(async move {
+            let mut channel = guest.open(way, &req).await.expect("a connection");
+            let mut stream = channel.start(&req).await.expect("a head");
+            let begin = Instant::now();
+            let first = stream.next().await.expect("an event").expect("an event");
+            let waited = begin.elapsed();
+            assert!(
+                waited < Duration::from_millis(700),
+                "{way:?} {host}: buffered"
+            );
+            assert_eq!(&first[..], b"data: 0\n\n");
+            let rest = stream.finish().await;
+            assert!(
+                rest.complete && rest.body == b"data: 1\n\n",
+                "{way:?} {host}: {rest:?}"
+            );
+        }));
+    }
+    for stream in streams {
+        within(10, "both events", stream)
+            .await
+            .expect("its assertions hold");
     }
 }
 
@@ -102,7 +112,10 @@ async fn an_upload_that_makes_progress_is_not_timed_out() {
             h1.write(head.as_bytes()).await.unwrap();
             for _ in 0..8 {
                 tokio::time::sleep(Duration::from_millis(250)).await;
-                h1.write(b"x").await.unwrap();
+                // A gateway that gave up has closed; its answer says why.
+                if h1.write(b"x").await.is_err() {
+                    break;
+                }
             }
             (way, within(5, "an answer", h1.read_response("POST")).await.unwrap())
         }));

@@ -62,8 +62,10 @@ pub fn absolute_form(input: &[u8]) {
         agree_with_destination(&tunnel, &target, &headers).is_err(),
         "http agreed with a TLS tunnel"
     );
-    for other in ["fronted.invalid:80", "127.0.0.1", ""] {
-        headers.insert(HOST, HeaderValue::from_static(other));
+    let longer = format!("fronted.{}", destination.host());
+    for other in [&longer, "127.0.0.1", ""] {
+        let value = HeaderValue::from_str(other).expect("a name is a field value");
+        headers.insert(HOST, value);
         assert!(
             identify_absolute_form(&target, &headers).is_err(),
             "{target:?} agreed with Host {other:?}"

@@ -128,7 +128,11 @@ pub fn count_connection<P: Plane>(
     plane
         .limits()
         .admit_connection(session, allowed.destination(), policy.session_limits())
-        .map_err(|exceeded| Denial::from(exceeded).by(&allowed.rule().id))
+        .map_err(|exceeded| {
+            Denial::from(exceeded)
+                .by(&allowed.rule().id)
+                .of(session.id())
+        })
 }
 
 /// The stage before any dial, on every way in.
@@ -345,7 +349,9 @@ fn identify_session<P: Plane>(
     if let (Some(own), Some(attributed)) = (&own, attributed)
         && own.id() != attributed.id()
     {
-        return Err(by_rule(DenyCode::SessionMismatch.into()));
+        return Err(by_rule(
+            Denial::new(DenyCode::SessionMismatch).of(attributed.id()),
+        ));
     }
     match (own, attributed) {
         (Some(own), _) => Ok((Some(own), Presentation::ByRequest)),

@@ -22,10 +22,10 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::{
     clock::unix_now,
-    gateway::{Live, Shared},
     guard::ActiveExchange,
     limits::SessionUse,
     pool::{Pool, PoolKey, Sender},
+    shared::{Live, Shared},
     trail::Trail,
 };
 

@@ -29,9 +29,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::{
     body::AnswerBody,
     exchange::exchange,
-    gateway::{Live, Shared},
     guard::{GuardState, GuardTimeouts, Guarded},
     limits::ConnectionSlot,
+    shared::{Live, Shared},
 };
 
 /// How many pairs of session and destination one connection is counted for at once.

@@ -21,10 +21,10 @@ use crate::{
         AnswerBody, Budget, Meter, RequestBody, ReturnToPool, Scrubbed, TrailerRules, UpstreamBody,
     },
     carrier::Carrier,
-    gateway::Live,
     guard::ActiveExchange,
     outgoing::Outgoing,
     pool::{PoolKey, Sender},
+    shared::Live,
     trail::Trail,
     upgrade::{JudgedRequest, Upgraded, carry_upgrade},
 };

@@ -3,26 +3,21 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use outgate_audit::AuditLog;
-use outgate_config::{Config, Problems, Timeouts};
+use outgate_config::{Config, Problems};
 use outgate_control::{
     operator::{self, About, Operator, SocketFile},
     sessions::Sessions,
 };
 use outgate_credential::CredentialStore;
 use outgate_journey::{
-    gate::Plane,
-    name::HostName,
-    policy::{CredentialName, CredentialSource, InjectionForm, Policy, Port},
-    session::{Denylist, TokenFault, TokenVerifier, UnixSeconds},
+    policy::{CredentialName, CredentialSource, InjectionForm},
+    session::{Denylist, TokenFault, TokenVerifier},
 };
 use outgate_pki::{CertificateAuthority, Minter, RootSource, write_bundle};
 use outgate_session::{KeyRing, Verifier};
@@ -37,10 +32,10 @@ use crate::{
     clock::unix_now,
     limits::SessionCounters,
     listener::accept,
-    pool::Pool,
     random_hex,
     resolver::{GatewayResolver, ResolverError},
     server_tls::ServerTls,
+    shared::{Live, NativePlane, Shared},
     state::{StateError, StateLock, StatePaths},
     upstream_tls::{RootsError, UpstreamTls},
 };
@@ -53,97 +48,6 @@ const LEAF_CACHE: usize = 10_000;
 /// Upstreams whose protocol is remembered.
 const PROTOCOL_CACHE: usize = 10_000;
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
-
-/// What a new policy replaces as one.
-pub(crate) struct Live {
-    pub(crate) policy: Policy,
-    pub(crate) timeouts: Timeouts,
-    pub(crate) upstream_tls: UpstreamTls,
-    /// Counts the policies since start.
-    pub(crate) number: u64,
-    ttl: Duration,
-}
-
-/// The journey's needs, as this process meets them.
-pub(crate) struct NativePlane {
-    pub(crate) tokens: Verifier,
-    pub(crate) sessions: Arc<Sessions>,
-    pub(crate) limits: SessionCounters,
-    pub(crate) resolver: GatewayResolver,
-    pub(crate) credentials: CredentialStore,
-    pub(crate) audit: AuditLog,
-}
-
-impl Plane for NativePlane {
-    type Tokens = Verifier;
-    type Denylist = Sessions;
-    type Limits = SessionCounters;
-    type Resolver = GatewayResolver;
-    type Credentials = CredentialStore;
-    type Audit = AuditLog;
-
-    fn tokens(&self) -> &Verifier {
-        &self.tokens
-    }
-    fn denylist(&self) -> &Sessions {
-        &self.sessions
-    }
-    fn limits(&self) -> &SessionCounters {
-        &self.limits
-    }
-    fn resolver(&self) -> &GatewayResolver {
-        &self.resolver
-    }
-    fn credentials(&self) -> &CredentialStore {
-        &self.credentials
-    }
-    fn audit(&self) -> &AuditLog {
-        &self.audit
-    }
-    fn now(&self) -> UnixSeconds {
-        unix_now()
-    }
-}
-
-/// What every connection shares.
-pub(crate) struct Shared {
-    pub(crate) plane: NativePlane,
-    live: ArcSwap<Live>,
-    /// Counts the policies, and tells live connections of a new one.
-    pub(crate) reloads: watch::Sender<u64>,
-    server_tls: ArcSwapOption<ServerTls>,
-    pub(crate) speaks_http2: Cache<(HostName, Port), bool>,
-    pub(crate) pool: Arc<Pool>,
-    pub(crate) room: Arc<Semaphore>,
-    pub(crate) tasks: TaskTracker,
-    /// No new connections; exchanges may finish.
-    pub(crate) stopping: CancellationToken,
-    /// The grace period is over.
-    pub(crate) killing: CancellationToken,
-    /// What no guest can guess: marks the requests that the guard makes.
-    pub(crate) marker: String,
-    next_id: AtomicU64,
-    id_prefix: String,
-}
-
-impl Shared {
-    /// The policy of this moment.
-    pub(crate) fn live(&self) -> Arc<Live> {
-        self.live.load_full()
-    }
-
-    pub(crate) fn server_tls(&self) -> Option<Arc<ServerTls>> {
-        self.server_tls.load_full()
-    }
-
-    pub(crate) fn next_request_id(&self) -> String {
-        format!(
-            "{}-{:x}",
-            self.id_prefix,
-            self.next_id.fetch_add(1, Ordering::Relaxed)
-        )
-    }
-}
 
 /// Why a gateway does not start, or does not take a new configuration over.
 #[derive(Debug, thiserror::Error)]
@@ -244,7 +148,7 @@ impl Gateway {
         let server_tls = config.needs_ca().then(|| open_ca(&state)).transpose()?;
         let shared = Arc::new(Shared {
             plane,
-            live: ArcSwap::from_pointee(live(&config, &proxy, 0)?),
+            current: ArcSwap::from_pointee(live(&config, &proxy, 0)?),
             reloads: watch::Sender::new(0),
             server_tls: ArcSwapOption::new(server_tls.map(Arc::new)),
             speaks_http2: Cache::new(PROTOCOL_CACHE),
@@ -351,7 +255,7 @@ impl Gateway {
         {
             tracing::warn!("{problem}");
         }
-        shared.live.store(Arc::new(live));
+        shared.current.store(Arc::new(live));
         shared.pool.clear();
         shared.speaks_http2.clear();
         shared.reloads.send_modify(|count| *count += 1);

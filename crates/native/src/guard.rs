@@ -329,8 +329,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.poll_informational(cx))?;
-        let written = Pin::new(&mut this.io).poll_write(cx, bytes);
+        let written = match this.poll_informational(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut this.io).poll_write(cx, bytes),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        };
         this.bounded(cx, written)
     }
 
@@ -340,8 +343,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.poll_informational(cx))?;
-        let written = Pin::new(&mut this.io).poll_write_vectored(cx, bytes);
+        let written = match this.poll_informational(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut this.io).poll_write_vectored(cx, bytes),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        };
         this.bounded(cx, written)
     }
 
@@ -351,8 +357,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(this.poll_informational(cx))?;
-        Pin::new(&mut this.io).poll_flush(cx)
+        let flushed = match this.poll_informational(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut this.io).poll_flush(cx),
+            other => other,
+        };
+        this.bounded(cx, flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

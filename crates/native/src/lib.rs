@@ -1,6 +1,6 @@
 //! The native data plane: listeners, entries, TLS, upstream pool, relay, drain.
 //!
-//! An entry ([`listener`], [`tunnel`], [`exchange`]) gathers evidence and asks the journey; what the journey lets
+//! An entry ([`listener`], [`connect`], [`exchange`]) gathers evidence and asks the journey; what the journey lets
 //! through goes to [`forward`] and [`relay`]. [`trail`] follows every exchange into the audit trail, and [`answer`]
 //! is the one place that says no.
 
@@ -8,6 +8,7 @@ mod answer;
 mod body;
 mod carrier;
 pub mod clock;
+mod connect;
 mod dial;
 mod exchange;
 mod forward;
@@ -21,6 +22,7 @@ mod prefixed;
 mod relay;
 pub mod resolver;
 mod server_tls;
+mod shared;
 pub mod state;
 mod trail;
 mod tunnel;

@@ -18,9 +18,9 @@ use tokio::{
 use crate::{
     answer::{Afterwards, Challenge, denial_of, refuse, to_wire},
     carrier::{Carrier, Carries},
-    gateway::Shared,
+    connect::{Connect, ConnectRequest, GuestConnection, connect},
+    shared::Shared,
     trail::Trail,
-    tunnel::{Connect, ConnectRequest, GuestConnection, connect},
 };
 
 /// How many records may wait for the audit store before connections are refused.

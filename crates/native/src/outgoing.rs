@@ -27,8 +27,8 @@ use crate::{
     carrier::Carrier,
     clock::unix_now,
     forward::Plan,
-    gateway::Live,
     pool::{Connected, PoolKey, Sender},
+    shared::Live,
     trail::Trail,
     upstream,
 };

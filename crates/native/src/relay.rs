@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     body::{Budget, Meter},
-    gateway::{Live, Shared},
+    shared::{Live, Shared},
     trail::Trail,
 };
 

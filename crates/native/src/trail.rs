@@ -19,7 +19,7 @@ use outgate_journey::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{body::Meter, clock, gateway::Shared};
+use crate::{body::Meter, clock, shared::Shared};
 
 const MAX_HOST: usize = 255;
 const MAX_PATH: usize = 1024;

@@ -1,20 +1,14 @@
-//! The `CONNECT` entry: gathers the evidence of a tunnel (its target, its token, its first bytes) and carries it as
-//! the journey says: bumped, passed through, or not at all.
+//! A tunnel that was opened: reads its first bytes, and carries it as the journey says: bumped, passed through, or
+//! not at all. Nothing is dialled before those bytes were judged.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Version};
+use bytes::BytesMut;
 use outgate_journey::{
     denial::{Denial, DenyCode},
-    destination::identify_connect,
-    gate::{
-        ConnectionPass, TunnelOpening, TunnelTreatment, count_connection, judge_connection,
-        judge_opening, opening_is_judged, resolve_destination, still_allowed,
-    },
+    destination::Destination,
+    gate::{ConnectionPass, TunnelOpening, TunnelTreatment, judge_opening, still_allowed},
     record::Entry,
-    resolve::ResolvedDestination,
-    session::presented_to_proxy,
 };
 use outgate_wire::client_hello::{ClientHello, Opening, read_opening};
 use tokio::{
@@ -24,142 +18,22 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    answer::{Afterwards, Challenge, refuse, to_wire},
     body::Budget,
     carrier::{Carrier, Carries},
     clock::unix_now,
+    connect::{Admitted, GuestConnection},
     dial::dial,
-    gateway::{Live, Shared},
-    limits::ConnectionSlot,
     pool::PoolKey,
     prefixed::Prefixed,
     relay::Relay,
     server_tls::Offer,
+    shared::{Live, Shared},
     trail::Trail,
     upstream,
 };
 
-const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
-
-/// A guest's connection, and what has arrived on it beyond the `CONNECT`.
-pub(crate) struct GuestConnection {
-    pub(crate) stream: TcpStream,
-    pub(crate) received: BytesMut,
-    pub(crate) client: SocketAddr,
-}
-
-/// A `CONNECT` that was read.
-pub(crate) struct ConnectRequest {
-    pub(crate) target: String,
-    pub(crate) headers: HeaderMap,
-}
-
-/// What became of a `CONNECT`.
-pub(crate) enum Connect {
-    /// It was carried to its end.
-    Over,
-    /// It was refused and answered; the connection may carry another try.
-    TryAgain(GuestConnection),
-}
-
-/// Serves a `CONNECT`: the one exit of this entry.
-pub(crate) async fn connect(
-    shared: &Arc<Shared>,
-    mut guest: GuestConnection,
-    request: ConnectRequest,
-) -> Connect {
-    let mut trail = Trail::begin(shared, Entry::Connect, guest.client);
-    trail.note_request(
-        &Method::CONNECT,
-        Some(&request.target),
-        "",
-        Version::HTTP_11,
-    );
-    let admitted = match admit(shared, &request, &mut trail).await {
-        Ok(admitted) => admitted,
-        Err(denial) => {
-            trail.deny(&denial);
-            // A client that was asked for its token tries again on the same connection.
-            let again = denial.code().status() == 401;
-            let after = if again {
-                Afterwards::KeepAlive
-            } else {
-                Afterwards::Close
-            };
-            let response = refuse(&denial, trail.request_id(), Challenge::Proxy, after);
-            trail.answer(response.status());
-            drop(trail);
-            return match guest.answer(&response).await {
-                Ok(()) if again => Connect::TryAgain(guest),
-                _ => {
-                    let _ = guest.stream.shutdown().await;
-                    Connect::Over
-                }
-            };
-        }
-    };
-    if guest.stream.write_all(ESTABLISHED).await.is_ok() {
-        trail.answer(http::StatusCode::OK);
-        carry(shared, guest, admitted, trail).await;
-    }
-    Connect::Over
-}
-
-impl GuestConnection {
-    async fn answer(&mut self, response: &http::Response<Bytes>) -> std::io::Result<()> {
-        self.stream.write_all(&to_wire(response)).await
-    }
-}
-
-/// A tunnel that may be opened.
-struct Admitted {
-    live: Arc<Live>,
-    pass: ConnectionPass,
-    slot: Option<ConnectionSlot>,
-    resolved: ResolvedDestination,
-    /// Dialled before the answer, where nothing that the guest says first is judged.
-    dialled: Option<(TcpStream, SocketAddr)>,
-}
-
-/// The journey of a tunnel up to its answer.
-async fn admit(
-    shared: &Arc<Shared>,
-    request: &ConnectRequest,
-    trail: &mut Trail,
-) -> Result<Admitted, Denial> {
-    let live = shared.live();
-    let destination = identify_connect(&request.target)?;
-    trail.note_destination(&destination);
-    let presented = presented_to_proxy(&request.headers);
-    let pass = judge_connection(&shared.plane, &live.policy, destination, &presented)?;
-    let mut slot = None;
-    if let Some(session) = pass.session() {
-        trail.note_session(session);
-        slot = Some(count_connection(
-            &shared.plane,
-            &live.policy,
-            session,
-            pass.allowed(),
-        )?);
-    }
-    let resolved = resolve_destination(&shared.plane, &live.policy, pass.allowed().clone()).await?;
-    let dialled = if opening_is_judged(pass.allowed().rule()) {
-        None
-    } else {
-        Some(dial(&resolved, &live.policy, live.timeouts.connect).await?)
-    };
-    trail.allow(pass.allowed().rule().id.as_str());
-    Ok(Admitted {
-        live,
-        pass,
-        slot,
-        resolved,
-        dialled,
-    })
-}
-
 /// Reads what the guest says first, and serves the tunnel accordingly.
-async fn carry(
+pub(crate) async fn carry(
     shared: &Arc<Shared>,
     mut guest: GuestConnection,
     admitted: Admitted,
@@ -415,7 +289,7 @@ fn carrier(
     shared: &Arc<Shared>,
     client: SocketAddr,
     admitted: Admitted,
-    destination: outgate_journey::destination::Destination,
+    destination: Destination,
     entry: Entry,
 ) -> Arc<Carrier> {
     let Admitted { pass, slot, .. } = admitted;

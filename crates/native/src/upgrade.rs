@@ -15,8 +15,7 @@ use outgate_journey::{
 };
 
 use crate::{
-    body::Budget, carrier::Carrier, gateway::Live, guard::ActiveExchange, relay::Relay,
-    trail::Trail,
+    body::Budget, carrier::Carrier, guard::ActiveExchange, relay::Relay, shared::Live, trail::Trail,
 };
 
 /// The request that opened an upgrade, kept to be judged again.

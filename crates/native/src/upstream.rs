@@ -16,8 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::{
     body::RequestBody,
     dial::{dial, start_tls},
-    gateway::{Live, Shared},
     pool::{Connected, Found, PoolKey, Sender},
+    shared::{Live, Shared},
 };
 
 /// The largest answer head, in bytes.

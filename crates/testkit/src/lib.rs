@@ -5,6 +5,7 @@
 //! Tests that use it need a multi-thread runtime, because starting processes blocks.
 
 pub mod certs;
+pub mod channel;
 pub mod codec;
 pub mod dns;
 pub mod frames;
@@ -19,6 +20,7 @@ pub mod raw;
 pub mod websocket;
 
 pub use certs::{CertificateKind, TestCa};
+pub use channel::{Channel, Streaming};
 pub use dns::{DnsAnswer, DnsServer};
 pub use gateway::{Gateway, GatewayOptions};
 pub use guest::{Guest, Outcome, TlsOptions, Way};

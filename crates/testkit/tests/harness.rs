@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use outgate_testkit::{
-    Alpn, CertificateKind, Guest, Origin, OriginOptions, Outcome, Req, TestCa, TlsOptions,
-    certs::roots_from_pem, codec, guest::Channel, h1::H1, message::ReqBody, raw, websocket, within,
+    Alpn, CertificateKind, Channel, Guest, Origin, OriginOptions, Outcome, Req, TestCa, TlsOptions,
+    certs::roots_from_pem, codec, h1::H1, message::ReqBody, raw, websocket, within,
 };
 use tokio::net::TcpStream;
 

@@ -163,6 +163,12 @@ fn deny_wins_over_allow_and_covers_only_what_meets_all_of_it() {
                 &[("x-scope", "admin")],
                 Some(RequestDenied),
             ),
+            (
+                "POST",
+                "/v1/keys/1",
+                &[("x-scope", "user"), ("x-scope", "admin")],
+                Some(RequestDenied),
+            ),
             ("POST", "/v1/keys/1", &[("x-scope", "user")], None),
             ("POST", "/v1/keys/1", &[], None),
             ("POST", "/v1/other", &[("x-scope", "admin")], None),

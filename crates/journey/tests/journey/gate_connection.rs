@@ -8,7 +8,7 @@ use outgate_journey::{
         ConnectionPass, TunnelOpening, TunnelTreatment, judge_connection, judge_opening,
         opening_is_judged, still_allowed,
     },
-    policy::{Policy, Posture, Rule, TokenDemand, TunnelProtocol},
+    policy::{Policy, Posture, Rule, RuleId, TokenDemand, TunnelProtocol},
     session::presented_to_proxy,
 };
 
@@ -186,80 +186,87 @@ fn only_an_opaque_tunnel_is_carried_unseen() {
     })));
 }
 
+/// Whether a tunnel under a rule changed by `then` goes on when the rule is changed by `now`.
+fn carried(then: impl FnOnce(&mut Rule), now: impl FnOnce(&mut Rule)) -> bool {
+    let held = allowed(&policy(vec![rule("a.test", then)]), "a.test:443");
+    match still_allowed(&policy(vec![rule("a.test", now)]), &held) {
+        Ok(()) => true,
+        Err(denial) => {
+            assert_eq!(denial.code(), PolicyChanged);
+            false
+        }
+    }
+}
+
+fn unchanged(_: &mut Rule) {}
+
+fn with_exception(rule: &mut Rule) {
+    rule.addresses.allow = vec!["10.0.0.0/8".parse().unwrap()];
+}
+
+fn with_denied_range(rule: &mut Rule) {
+    rule.addresses.deny = vec!["8.8.8.0/24".parse().unwrap()];
+}
+
+fn with_ech(rule: &mut Rule) {
+    rule.encrypted_client_hello = true;
+}
+
+fn opaque(rule: &mut Rule) {
+    pass_through(rule);
+    rule.protocol = TunnelProtocol::Opaque;
+}
+
 #[test]
 fn a_later_policy_closes_tunnels_that_it_would_not_carry_in_the_same_way() {
-    let net = || vec!["10.0.0.0/8".parse().unwrap()];
-    let cases: [(&str, fn(&mut Rule), fn(&mut Rule), bool); 14] = [
-        ("same", |_| {}, |_| {}, true),
-        (
-            "another port",
-            |_| {},
-            |r| r.ports = vec![to("a.test:8443").port()],
-            false,
-        ),
-        ("shut", |_| {}, |r| r.posture = Posture::DenyAll, false),
-        ("other posture", |_| {}, pass_through, false),
-        (
-            "other protocol",
-            pass_through,
-            |r| {
-                pass_through(r);
-                r.protocol = TunnelProtocol::Opaque;
-            },
-            false,
-        ),
-        ("token demanded", optional, pass_through, false),
-        ("token not demanded any more", pass_through, optional, true),
-        ("exceptions taken away", |_| {}, |_| {}, true),
-        ("addresses denied", |_| {}, |_| {}, true),
-        (
-            "ECH forbidden",
-            |r| r.encrypted_client_hello = true,
-            |_| {},
-            false,
-        ),
-        (
-            "ECH let through",
-            |_| {},
-            |r| r.encrypted_client_hello = true,
-            true,
-        ),
-        (
-            "requests narrowed: judged on the next one",
-            |_| {},
-            |r| {
-                r.requests.deny.push(Default::default());
-            },
-            true,
-        ),
-        (
-            "renamed",
-            |_| {},
-            |r| r.id = outgate_journey::policy::RuleId::new("x"),
-            true,
-        ),
-        ("in clear as well", |_| {}, |r| r.plaintext = true, true),
-    ];
-    for (name, then, now, carried) in cases {
-        let (mut before, mut after) = (rule("a.test", then), rule("a.test", now));
-        match name {
-            "exceptions taken away" => before.addresses.allow = net(),
-            "addresses denied" => after.addresses.deny = net(),
-            _ => {}
-        }
-        let carried = carried && !name.starts_with("exceptions") && !name.starts_with("addresses");
-        let held = allowed(&policy(vec![before]), "a.test:443");
-        let result = still_allowed(&policy(vec![after]), &held);
-        assert_eq!(code(result), (!carried).then_some(PolicyChanged), "{name}");
-    }
-    let held = allowed(&policy(vec![rule("a.test", |_| {})]), "a.test:443");
-    assert_eq!(
-        code(still_allowed(&policy(Vec::new()), &held)),
-        Some(PolicyChanged)
-    );
+    let other_port = |rule: &mut Rule| rule.ports = vec![to("a.test:8443").port()];
+    assert!(!carried(unchanged, other_port));
+    assert!(!carried(unchanged, |rule| rule.posture = Posture::DenyAll));
+    assert!(!carried(unchanged, pass_through));
+    assert!(!carried(pass_through, unchanged));
+    assert!(!carried(pass_through, opaque));
+    assert!(!carried(optional, pass_through));
+    assert!(!carried(with_exception, unchanged));
+    assert!(!carried(unchanged, with_denied_range));
+    assert!(!carried(with_ech, unchanged));
+    let held = allowed(&policy(vec![rule("a.test", unchanged)]), "a.test:443");
+    let empty = still_allowed(&policy(Vec::new()), &held);
+    assert_eq!(code(empty), Some(PolicyChanged));
+}
+
+#[test]
+fn a_later_policy_leaves_tunnels_alone_whose_treatment_is_the_same() {
+    assert!(carried(unchanged, unchanged));
+    assert!(carried(pass_through, optional));
+    assert!(carried(unchanged, with_ech));
+    assert!(carried(with_exception, with_exception));
+    assert!(carried(unchanged, |rule| rule.plaintext = true));
+    assert!(carried(unchanged, |rule| rule.id = RuleId::new("renamed")));
+    // Requests are judged one by one: a narrower rule is met by the next one.
+    assert!(carried(unchanged, |rule| rule
+        .requests
+        .deny
+        .push(Default::default())));
     // The name may be covered by another rule: what counts is how it is served.
-    assert_eq!(
-        code(still_allowed(&policy(vec![rule("*.test", |_| {})]), &held)),
-        None
-    );
+    let held = allowed(&policy(vec![rule("a.test", unchanged)]), "a.test:443");
+    let by_wildcard = policy(vec![rule("*.test", unchanged)]);
+    assert_eq!(code(still_allowed(&by_wildcard, &held)), None);
+}
+
+#[test]
+fn a_refused_connection_of_a_known_session_names_the_session() {
+    let policy = policy(vec![rule("a.test", |_| {})]);
+    let plane = FakePlane::without(&["two"]);
+    for (target, token, session) in [
+        ("a.test:443", TWO, Some("two")),
+        ("unlisted.test:443", ONE, Some("one")),
+        ("a.test:22", ONE, Some("one")),
+        ("unlisted.test:443", "eyJ.one.forged", None),
+    ] {
+        let headers = headers(&[("proxy-authorization", token)]);
+        let presented = presented_to_proxy(&headers);
+        let denial = judge_connection(&plane, &policy, to(target), &presented).unwrap_err();
+        let named = denial.session().map(|id| id.as_str());
+        assert_eq!(named, session, "{target} {token}");
+    }
 }

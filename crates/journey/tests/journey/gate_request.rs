@@ -494,3 +494,53 @@ fn every_denial_after_the_destination_rule_names_the_rule() {
         assert_eq!(rule, Some("rule a.test"), "{}", denial.code());
     }
 }
+
+#[test]
+fn every_denial_of_a_known_session_names_the_session() {
+    let policy = policy(vec![injecting("a.test", only_get_v1)]);
+    let plane = FakePlane::without(&["two"]);
+    let expired = FakePlane {
+        now: UnixSeconds(NOW.0 + 500),
+        ..FakePlane::default()
+    };
+    let good = FakePlane::default();
+    for (plane, asked, session) in [
+        (&plane, get("a.test", "/v1/x", &[("x-api-key", TWO)]), "two"),
+        (
+            &plane,
+            get("a.test", "/v1/x", &[]).attributed_to(TWO),
+            "two",
+        ),
+        (&plane, get("a.test", "/v2", &[("x-api-key", ONE)]), "one"),
+        (
+            &plane,
+            get("a.test", "/v1/x", &[]).attributed_to(ONE),
+            "one",
+        ),
+        (
+            &expired,
+            get("a.test", "/v1/x", &[]).attributed_to(ONE),
+            "one",
+        ),
+        (
+            &good,
+            get("a.test", "/v1/x", &[("x-api-key", ONE)]).attributed_to(TWO),
+            "two",
+        ),
+    ] {
+        let denial = asked.judge(plane, &policy).unwrap_err();
+        let named = denial.session().map(|id| id.as_str());
+        assert_eq!(named, Some(session), "{}", denial.code());
+    }
+    // What did not verify says nothing about whose it is.
+    for token in ["eyJ.one.forged", OLD] {
+        let asked = get("a.test", "/v1/x", &[("x-api-key", token)]);
+        assert!(
+            asked
+                .judge(&plane, &policy)
+                .unwrap_err()
+                .session()
+                .is_none()
+        );
+    }
+}

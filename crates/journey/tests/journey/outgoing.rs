@@ -1,7 +1,10 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use outgate_journey::{
-    outgoing::{reveals_token, strip_for_guest, strip_for_upstream, strip_hop_by_hop},
+    outgoing::{
+        reveals_token, strip_for_guest, strip_for_upstream, strip_hop_by_hop,
+        strip_trailers_for_upstream,
+    },
     policy::Rule,
 };
 
@@ -249,4 +252,50 @@ fn an_answer_invites_the_guest_nowhere_else() {
     );
     strip_for_guest(&mut answer);
     assert_eq!(listed(&answer), ["content-length: 3", "set-cookie: a=1"]);
+}
+
+#[test]
+fn the_underscore_twin_of_a_field_goes_where_the_field_is_judged_or_replaced() {
+    let fields = [
+        ("x_api_key", "mine"),
+        ("x_token", "mine"),
+        ("x_rule_key", "mine"),
+        ("x_mode", "b"),
+        ("x_original-url", "/admin"),
+        ("x_kept", "1"),
+    ];
+    assert_eq!(sent_under(&rule("a.test", |_| {}), &fields), all(&fields));
+    let injected = injecting("a.test", with_form(header_form("x-rule-key")));
+    let left = ["x_kept: 1", "x_mode: b", "x_original-url: /admin"];
+    assert_eq!(sent_under(&injected, &fields), left);
+    let judged = rule("a.test", |rule| {
+        rule.requests.deny.push(requests(&[], &[], &["x-mode: b"]));
+    });
+    let left = [
+        "x_api_key: mine",
+        "x_kept: 1",
+        "x_rule_key: mine",
+        "x_token: mine",
+    ];
+    assert_eq!(sent_under(&judged, &fields), left);
+}
+
+#[test]
+fn a_trailer_section_brings_nothing_that_a_head_may_not() {
+    let rule = injecting("a.test", |_| {});
+    let mut trailers = headers(&[
+        ("host", "x.test"),
+        ("content-length", "3"),
+        ("content-type", "text/plain"),
+        ("cookie", "a=1"),
+        ("te", "trailers"),
+        ("trailer", "x"),
+        ("transfer-encoding", "chunked"),
+        ("authorization", "Bearer mine"),
+        ("x-odd", ONE),
+        ("grpc-status", "0"),
+    ]);
+    let policy = policy(vec![rule.clone()]);
+    strip_trailers_for_upstream(&mut trailers, &policy, &rule, &Tokens::default(), NOW);
+    assert_eq!(listed(&trailers), ["grpc-status: 0"]);
 }

@@ -1,0 +1,124 @@
+//! What every connection of a gateway shares: the journey's needs as this process meets them, the policy of the
+//! moment, and the signals that end things.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use outgate_audit::AuditLog;
+use outgate_config::Timeouts;
+use outgate_control::sessions::Sessions;
+use outgate_credential::CredentialStore;
+use outgate_journey::{
+    gate::Plane,
+    name::HostName,
+    policy::{Policy, Port},
+    session::UnixSeconds,
+};
+use outgate_session::Verifier;
+use quick_cache::sync::Cache;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    clock::unix_now, limits::SessionCounters, pool::Pool, resolver::GatewayResolver,
+    server_tls::ServerTls, upstream_tls::UpstreamTls,
+};
+
+/// What a new policy replaces as one.
+pub(crate) struct Live {
+    pub(crate) policy: Policy,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) upstream_tls: UpstreamTls,
+    /// Counts the policies since start.
+    pub(crate) number: u64,
+    /// The longest life of a new token.
+    pub(crate) ttl: Duration,
+}
+
+/// The journey's needs, as this process meets them.
+pub(crate) struct NativePlane {
+    pub(crate) tokens: Verifier,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) limits: SessionCounters,
+    pub(crate) resolver: GatewayResolver,
+    pub(crate) credentials: CredentialStore,
+    pub(crate) audit: AuditLog,
+}
+
+impl Plane for NativePlane {
+    type Tokens = Verifier;
+    type Denylist = Sessions;
+    type Limits = SessionCounters;
+    type Resolver = GatewayResolver;
+    type Credentials = CredentialStore;
+    type Audit = AuditLog;
+
+    fn tokens(&self) -> &Verifier {
+        &self.tokens
+    }
+    fn denylist(&self) -> &Sessions {
+        &self.sessions
+    }
+    fn limits(&self) -> &SessionCounters {
+        &self.limits
+    }
+    fn resolver(&self) -> &GatewayResolver {
+        &self.resolver
+    }
+    fn credentials(&self) -> &CredentialStore {
+        &self.credentials
+    }
+    fn audit(&self) -> &AuditLog {
+        &self.audit
+    }
+    fn now(&self) -> UnixSeconds {
+        unix_now()
+    }
+}
+
+/// What every connection shares.
+pub(crate) struct Shared {
+    pub(crate) plane: NativePlane,
+    pub(crate) current: ArcSwap<Live>,
+    /// Counts the policies, and tells live connections of a new one.
+    pub(crate) reloads: watch::Sender<u64>,
+    /// There is one only where some destination is bumped.
+    pub(crate) server_tls: ArcSwapOption<ServerTls>,
+    pub(crate) speaks_http2: Cache<(HostName, Port), bool>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) room: Arc<Semaphore>,
+    pub(crate) tasks: TaskTracker,
+    /// No new connections; exchanges may finish.
+    pub(crate) stopping: CancellationToken,
+    /// The grace period is over.
+    pub(crate) killing: CancellationToken,
+    /// What no guest can guess: marks the requests that the guard makes.
+    pub(crate) marker: String,
+    pub(crate) next_id: AtomicU64,
+    pub(crate) id_prefix: String,
+}
+
+impl Shared {
+    /// The policy of this moment.
+    pub(crate) fn live(&self) -> Arc<Live> {
+        self.current.load_full()
+    }
+
+    pub(crate) fn server_tls(&self) -> Option<Arc<ServerTls>> {
+        self.server_tls.load_full()
+    }
+
+    pub(crate) fn next_request_id(&self) -> String {
+        format!(
+            "{}-{:x}",
+            self.id_prefix,
+            self.next_id.fetch_add(1, Ordering::Relaxed)
+        )
+    }
+}
