@@ -428,3 +428,46 @@ async fn keep_house(shared: Arc<Shared>, keys: Arc<KeyRing>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use outgate_journey::record::Entry;
+
+    use super::*;
+    use crate::trail::Trail;
+
+    const EMPTY: &str = "version: 1\nlisten: { proxy: 127.0.0.1:0 }\nresolver: { servers: [\"127.0.0.1:9\"] }\n\
+                         upstream: { roots: bundled }\n";
+
+    async fn gateway(folder: &Path) -> Gateway {
+        let config = Config::parse("test.yaml", EMPTY, folder).unwrap();
+        Gateway::start(config, StatePaths::new(folder.join("state")))
+            .await
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_its_task_alone_and_is_recorded_as_a_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        let gateway = gateway(folder.path()).await;
+        let shared = Arc::clone(&gateway.shared);
+        let client = "127.0.0.1:1".parse().unwrap();
+        let panicked = tokio::spawn(async move {
+            let _trail = Trail::begin(&shared, Entry::AbsoluteForm, client);
+            panic!("on purpose");
+        });
+        assert!(panicked.await.unwrap_err().is_panic());
+        gateway.stop().await.unwrap();
+        let trail = std::fs::read_to_string(gateway.state().audit().join("audit.jsonl")).unwrap();
+        assert!(trail.contains("internal_fault"), "{trail}");
+    }
+
+    #[tokio::test]
+    async fn without_a_bumped_destination_there_is_no_ca() {
+        let folder = tempfile::tempdir().unwrap();
+        let gateway = gateway(folder.path()).await;
+        assert!(!gateway.has_ca());
+        assert!(!gateway.state().ca().exists());
+        gateway.stop().await.unwrap();
+    }
+}
