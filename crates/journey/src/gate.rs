@@ -5,6 +5,8 @@
 //!
 //! A way in gathers the evidence below and calls [`judge_connection`] and [`judge_request`]; it decides nothing.
 
+use std::net::SocketAddr;
+
 use http::{HeaderMap, Method, Uri, header::UPGRADE};
 
 use crate::{
@@ -218,18 +220,25 @@ pub fn judge_opening(
     }
 }
 
-/// Whether a policy that came later still carries this tunnel in this way.
+/// Whether a policy that came later still carries this tunnel in this way, to the address that it was dialled to.
 ///
 /// # Errors
 /// [`DenyCode::PolicyChanged`].
-pub fn still_allowed(policy: &Policy, allowed: &AllowedDestination) -> Result<(), Denial> {
+pub fn still_allowed(
+    policy: &Policy,
+    allowed: &AllowedDestination,
+    upstream: Option<SocketAddr>,
+) -> Result<(), Denial> {
     let changed = |why: &'static str| Err(Denial::new(DenyCode::PolicyChanged).because(why));
     match policy.allow(allowed.destination().clone()) {
         Err(_) => changed("no rule covers the destination any more"),
         Ok(now) if !same_treatment(now.rule(), allowed.rule()) => {
             changed("the destination is served differently now")
         }
-        Ok(_) => Ok(()),
+        Ok(now) => upstream.map_or(Ok(()), |address| {
+            let judged = policy.deny_set().judge(address, &now.rule().addresses);
+            judged.or_else(|_| changed("its address is not dialled any more"))
+        }),
     }
 }
 

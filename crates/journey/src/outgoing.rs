@@ -2,6 +2,8 @@
 //! field it stands; neither do the guest's own credentials on an injected destination, nor what is meant for the
 //! next hop only (RFC 9110 section 7.6.1), nor fields that could say another request than the one judged.
 
+use std::borrow::Cow;
+
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
@@ -71,6 +73,8 @@ pub fn strip_for_upstream(
     now: UnixSeconds,
 ) {
     strip_hop_by_hop(headers);
+    // Answered by the gateway itself: the body is on its way.
+    headers.remove(EXPECT);
     if let Some(injection) = &rule.injection {
         for name in CREDENTIAL_HEADERS.iter().chain(policy.token_headers()) {
             headers.remove(name);
@@ -171,34 +175,67 @@ fn field_reveals_token(text: &str, tokens: &impl TokenVerifier, now: UnixSeconds
 }
 
 /// Whether a good session token, of whichever session, or one that was good, stands anywhere in a text, as it is or
-/// percent-encoded.
+/// percent-encoded, even more than once. A text that is made to be costly to search counts as one that reveals.
 #[must_use]
 pub fn reveals_token(text: &str, tokens: &impl TokenVerifier, now: UnixSeconds) -> bool {
-    if text.contains('%') {
+    let mut text = Cow::Borrowed(text);
+    for _ in 0..=MAX_DECODINGS {
+        if holds_token(&text, tokens, now) {
+            return true;
+        }
+        if !text.contains('%') {
+            return false;
+        }
         let decoded: Vec<u8> = percent_decode(text.as_bytes()).collect();
-        if holds_token(&String::from_utf8_lossy(&decoded), tokens, now) {
+        let decoded = String::from_utf8_lossy(&decoded).into_owned();
+        if decoded == *text {
+            return false;
+        }
+        text = Cow::Owned(decoded);
+    }
+    true
+}
+
+/// How often a text is percent-decoded before it counts as made to hide something.
+const MAX_DECODINGS: usize = 3;
+/// How many beginnings of a token one text may have: real ones have none or one.
+const MAX_STARTS: usize = 64;
+/// The length of an Ed25519 signature in base64url.
+const SIGNATURE: usize = 86;
+
+fn holds_token(text: &str, tokens: &impl TokenVerifier, now: UnixSeconds) -> bool {
+    // Every JWT begins with the base64url form of `{"`, and has two dots after that.
+    let mut starts = 0;
+    for (start, _) in text.match_indices(JWT_BEGINS) {
+        let run = text.get(start..).unwrap_or_default();
+        let end = run
+            .find(|c: char| !is_jwt_character(c))
+            .unwrap_or(run.len());
+        let mut parts = run.get(..end).unwrap_or_default().splitn(4, '.');
+        let (Some(header), Some(claims), Some(signature)) =
+            (parts.next(), parts.next(), parts.next())
+        else {
+            continue;
+        };
+        starts += 1;
+        if starts > MAX_STARTS {
+            return true;
+        }
+        // What follows the signature may be of its alphabet.
+        let signature = signature.len().min(SIGNATURE);
+        let length = header.len() + claims.len() + 2 + signature;
+        let token = run.get(..length).unwrap_or_default();
+        if matches!(tokens.verify(token, now), Ok(_) | Err(TokenFault::Expired)) {
             return true;
         }
     }
-    holds_token(text, tokens, now)
+    false
 }
 
-fn holds_token(text: &str, tokens: &impl TokenVerifier, now: UnixSeconds) -> bool {
-    // Every JWT begins with the base64url form of `{"`. Only a run of JWT characters with two dots can hold one.
-    text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')))
-        .filter(|run| run.matches('.').count() >= 2)
-        .any(|run| {
-            run.match_indices("eyJ").take(MAX_STARTS).any(|(start, _)| {
-                let candidate = run.get(start..).unwrap_or_default();
-                // Other labels may follow: the token ends with its third part.
-                let end = candidate
-                    .match_indices('.')
-                    .nth(2)
-                    .map_or(candidate.len(), |(end, _)| end);
-                let token = candidate.get(..end).unwrap_or_default();
-                matches!(tokens.verify(token, now), Ok(_) | Err(TokenFault::Expired))
-            })
-        })
+const JWT_BEGINS: &str = "eyJ";
+
+const fn is_jwt_character(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
 }
 
 fn percent_decode(bytes: &[u8]) -> impl Iterator<Item = u8> + '_ {
@@ -217,10 +254,6 @@ fn percent_decode(bytes: &[u8]) -> impl Iterator<Item = u8> + '_ {
         Some(*first)
     })
 }
-
-/// How many places of a run are tried: a token may follow other characters of its own alphabet, but a run made of
-/// nothing but beginnings must not cost more than it is worth.
-const MAX_STARTS: usize = 4;
 
 /// Takes out what must not reach the guest with an answer: what is meant for one hop, and `Alt-Svc`
 /// (RFC 7838), which would invite the client to QUIC, past the gateway.

@@ -170,6 +170,7 @@ pub fn is_ambiguous(path: &str) -> bool {
                 let needless =
                     decoded.is_ascii_alphanumeric() || matches!(decoded, b'-' | b'.' | b'_' | b'~');
                 if needless
+                    || matches!(decoded, 0xc0 | 0xc1 | 0xf5..)
                     || matches!(
                         decoded,
                         b'/' | b'\\' | b'%' | b';' | b'?' | b'#' | 0..=0x1f | 0x7f

@@ -277,6 +277,7 @@ impl Body for UpstreamBody {
         match this.inner.as_mut().poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 *this.armed = false;
+                this.active.note_progress();
                 if let (Some(data), Some(trail)) = (frame.data_ref(), &this.trail) {
                     trail
                         .meter()

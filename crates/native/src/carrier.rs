@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use futures_util::future::select_all;
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
@@ -16,6 +17,7 @@ use hyper::{
     service::{Service, service_fn},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use outgate_config::Timeouts;
 use outgate_journey::{
     denial::Denial,
     destination::Destination,
@@ -24,13 +26,19 @@ use outgate_journey::{
     record::Entry,
     session::{Session, SessionId},
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+    time::{Instant, Interval},
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     body::AnswerBody,
     exchange::exchange,
     guard::{GuardState, GuardTimeouts, Guarded},
     limits::ConnectionSlot,
+    metered::Metered,
     shared::{Live, Shared},
 };
 
@@ -65,6 +73,8 @@ pub(crate) struct Carrier {
     pub(crate) carries: Carries,
     pub(crate) guard: Arc<GuardState>,
     counted: Mutex<Vec<(SessionId, Destination, ConnectionSlot)>>,
+    /// The signals of the sessions that were seen on it.
+    sessions: watch::Sender<Vec<Arc<CancellationToken>>>,
 }
 
 impl Carrier {
@@ -75,6 +85,7 @@ impl Carrier {
             carries,
             guard: GuardState::new(shared.marker.clone()),
             counted: Mutex::default(),
+            sessions: watch::Sender::default(),
         })
     }
 
@@ -94,6 +105,19 @@ impl Carrier {
     ) {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         counted.push((session.id().clone(), destination.clone(), slot));
+        self.follow(session);
+    }
+
+    /// Ends the connection with the session, also while the guest takes nothing and no body is asked for its bytes.
+    fn follow(&self, session: &Session) {
+        let cut = self.shared.plane.sessions.cut_signal(session.id());
+        self.sessions.send_if_modified(|known| {
+            let is_new = !known.iter().any(|other| Arc::ptr_eq(other, &cut));
+            if is_new {
+                known.push(cut);
+            }
+            is_new
+        });
     }
 
     /// Counts this connection for a session and destination, the first time that they are seen on it.
@@ -121,6 +145,7 @@ impl Carrier {
         }
         let slot = count_connection(&self.shared.plane, &live.policy, session, allowed)?;
         counted.push((session.id().clone(), destination.clone(), slot));
+        self.follow(session);
         Ok(())
     }
 
@@ -177,7 +202,7 @@ impl Carrier {
                 .initial_stream_window_size(256 * 1024)
                 .initial_connection_window_size(1024 * 1024)
                 .auto_date_header(false)
-                .serve_connection(TokioIo::new(io), self.service())
+                .serve_connection(TokioIo::new(Metered::new(io)), self.service())
         );
         let mut ending = self.ending();
         let mut check_idle = tokio::time::interval(idle.max(Duration::from_millis(100)));
@@ -222,6 +247,8 @@ impl Carrier {
             carrier: self,
             reloads: self.shared.reloads.subscribe(),
             is_graceful: false,
+            stall: stall_check(&self.shared.live().timeouts),
+            progress: None,
         }
     }
 
@@ -231,27 +258,33 @@ impl Carrier {
             // Each request is judged by the policy of its moment.
             Carries::Proxied => Ok(()),
             Carries::Tunnelled { pass, .. } => {
-                still_allowed(&self.shared.live().policy, pass.allowed())
+                still_allowed(&self.shared.live().policy, pass.allowed(), None)
             }
         }
     }
 
+    /// Waits until any session that was seen on the connection is ended.
     async fn session_ended(&self) {
-        match &self.carries {
-            Carries::Tunnelled { pass, .. } => {
-                if let Some(session) = pass.session() {
-                    return self
-                        .shared
-                        .plane
-                        .sessions
-                        .cut_signal(session.id())
-                        .cancelled()
-                        .await;
-                }
-                std::future::pending().await
+        let mut sessions = self.sessions.subscribe();
+        loop {
+            let cuts = sessions.borrow_and_update().clone();
+            let any = cuts.iter().map(|cut| Box::pin(cut.cancelled()));
+            tokio::select! {
+                () = first_of(any) => return,
+                changed = sessions.changed() => if changed.is_err() {
+                    return;
+                },
             }
-            Carries::Proxied => std::future::pending().await,
         }
+    }
+}
+
+async fn first_of<F: Future<Output = ()> + Unpin>(futures: impl Iterator<Item = F>) {
+    let futures: Vec<F> = futures.collect();
+    if futures.is_empty() {
+        std::future::pending().await
+    } else {
+        select_all(futures).await;
     }
 }
 
@@ -265,17 +298,37 @@ enum End {
 
 struct Ending<'a> {
     carrier: &'a Carrier,
-    reloads: tokio::sync::watch::Receiver<u64>,
+    reloads: watch::Receiver<u64>,
     is_graceful: bool,
+    stall: Interval,
+    /// What the exchanges had let on when it was looked at last; `None` while there was none.
+    progress: Option<u64>,
+}
+
+/// Longer than any exchange may take to let the next byte on, whichever side it waits for.
+fn stall_check(timeouts: &Timeouts) -> Interval {
+    let period = timeouts.idle.max(timeouts.response) + Duration::from_secs(1);
+    tokio::time::interval_at(Instant::now() + period, period)
 }
 
 impl Ending<'_> {
+    /// Whether exchanges go on and none of them has moved since the last look: the guest takes nothing.
+    fn is_stalled(&mut self) -> bool {
+        let guard = &self.carrier.guard;
+        let now = (!guard.is_idle()).then(|| guard.progress());
+        let before = std::mem::replace(&mut self.progress, now);
+        now.is_some() && now == before
+    }
+
     async fn next(&mut self) -> End {
         let shared = &self.carrier.shared;
         loop {
             tokio::select! {
                 () = self.carrier.session_ended() => return End::AtOnce,
                 () = shared.killing.cancelled() => return End::AtOnce,
+                _ = self.stall.tick() => if self.is_stalled() {
+                    return End::AtOnce;
+                },
                 () = shared.stopping.cancelled(), if !self.is_graceful => {
                     self.is_graceful = true;
                     return End::Gracefully;

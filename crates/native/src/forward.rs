@@ -1,7 +1,10 @@
 //! Stages *originate* and *scrub*: sends an admitted request on the gateway's own leg and lets the answer back. What
 //! arrives here was judged; nothing is decided here but what the wire makes necessary.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use http::{
     HeaderValue, Response, StatusCode, Version,
@@ -12,7 +15,7 @@ use hyper::{body::Incoming, ext::ReasonPhrase, upgrade::OnUpgrade};
 use outgate_credential::{CredentialVersion, scrub_response};
 use outgate_journey::{
     denial::{Denial, DenyCode},
-    inject::InjectionPlan,
+    inject::{Credentials, InjectionPlan},
     outgoing::strip_for_guest,
 };
 
@@ -77,6 +80,8 @@ pub(crate) async fn forward(
             limit: Some(limit),
         })
     });
+    charge_head(request.head_bytes(), budget.as_ref(), trail.meter())
+        .map_err(|denial| denial.by(&allowed.rule().id))?;
     let cut = trail.session_cut().map(|cut| &**cut);
     let trailers = TrailerRules {
         shared: Arc::clone(shared),
@@ -102,7 +107,8 @@ pub(crate) async fn forward(
             peer: connected.peer,
         }),
     };
-    let lease = plan.attachment().map(|attachment| attachment.lease());
+    let lease = lease_to_scrub(carrier, &plan);
+    let lease = lease.as_ref();
     let (response, body, upstream_upgrade) =
         admit_answer(answer, lease, guest_upgrade.is_some(), trail.meter())
             .map_err(|denial| denial.by(&allowed.rule().id))?;
@@ -126,6 +132,34 @@ pub(crate) async fn forward(
         upgrade,
         idle_after: live.timeouts.idle,
     })
+}
+
+/// A head is sent as much as a body is: what it holds is counted, and charged to the session's budget.
+fn charge_head(bytes: usize, budget: Option<&Budget>, meter: &Meter) -> Result<(), Denial> {
+    meter.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+    budget.map_or(Ok(()), |budget| budget.charge(bytes))?;
+    Ok(())
+}
+
+/// The credential that must not come back: the attached one, or the rule's, which an upstream may have kept from
+/// another request.
+fn lease_to_scrub(carrier: &Carrier, plan: &Plan) -> Option<Arc<CredentialVersion>> {
+    if let Some(attachment) = plan.attachment() {
+        return Some(Arc::clone(attachment.lease()));
+    }
+    let injection = plan
+        .admission()
+        .permit()
+        .allowed()
+        .rule()
+        .injection
+        .as_ref()?;
+    carrier
+        .shared
+        .plane
+        .credentials
+        .lease(&injection.credential)
+        .ok()
 }
 
 impl Forwarded {

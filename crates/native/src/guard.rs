@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -22,6 +22,8 @@ use tokio::{
 use tokio_util::io::poll_read_buf;
 
 const READ_SIZE: usize = 8 * 1024;
+/// How many bytes of interim answers wait for the guest.
+const MAX_INFORMATIONAL: usize = 64 * 1024;
 
 /// What the guard and the service behind the HTTP library tell each other.
 pub(crate) struct GuardState {
@@ -29,6 +31,7 @@ pub(crate) struct GuardState {
     marker: String,
     active: AtomicUsize,
     informational: Mutex<BytesMut>,
+    progress: AtomicU64,
 }
 
 impl GuardState {
@@ -38,6 +41,7 @@ impl GuardState {
             marker,
             active: AtomicUsize::new(0),
             informational: Mutex::default(),
+            progress: AtomicU64::new(0),
         })
     }
 
@@ -63,17 +67,33 @@ impl GuardState {
         self.active.load(Ordering::Relaxed) == 0
     }
 
-    /// Queues the bytes of an interim answer (1xx); they are written before the final one.
+    /// How many pieces of bodies were let on.
+    pub(crate) fn progress(&self) -> u64 {
+        self.progress.load(Ordering::Relaxed)
+    }
+
+    /// Queues the bytes of an interim answer (1xx); they are written before the final one. What a guest does not
+    /// take is dropped: interim answers are advice.
     pub(crate) fn queue_informational(&self, bytes: &[u8]) {
-        self.informational
+        let mut queued = self
+            .informational
             .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend_from_slice(bytes);
+            .unwrap_or_else(PoisonError::into_inner);
+        if queued.len() + bytes.len() <= MAX_INFORMATIONAL {
+            queued.extend_from_slice(bytes);
+        }
     }
 }
 
 /// An exchange that is going on.
 pub(crate) struct ActiveExchange(Arc<GuardState>);
+
+impl ActiveExchange {
+    /// Notes that a piece of its body was let on.
+    pub(crate) fn note_progress(&self) {
+        self.0.progress.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 impl Drop for ActiveExchange {
     fn drop(&mut self) {

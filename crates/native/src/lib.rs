@@ -16,6 +16,7 @@ pub mod gateway;
 mod guard;
 mod limits;
 mod listener;
+mod metered;
 mod outgoing;
 mod pool;
 mod prefixed;

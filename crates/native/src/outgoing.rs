@@ -33,6 +33,9 @@ use crate::{
     upstream,
 };
 
+/// How many interim answers wait to be let through; more are dropped.
+const MOST_INTERIM: usize = 16;
+
 /// A request on its way out.
 pub(crate) struct Outgoing<'a> {
     carrier: &'a Carrier,
@@ -41,7 +44,7 @@ pub(crate) struct Outgoing<'a> {
     version: Version,
     is_upgrade: bool,
     scrubber: Option<Arc<Scrubber>>,
-    interim: Option<mpsc::UnboundedReceiver<Vec<u8>>>,
+    interim: Option<mpsc::Receiver<Vec<u8>>>,
 }
 
 impl<'a> Outgoing<'a> {
@@ -104,6 +107,20 @@ impl<'a> Outgoing<'a> {
         self.version == Version::HTTP_2
     }
 
+    /// The size of its head, in bytes, as HTTP/1.1 would write it.
+    pub(crate) fn head_bytes(&self) -> usize {
+        let Some(parts) = &self.parts else { return 0 };
+        let target = parts
+            .uri
+            .path_and_query()
+            .map_or(1, |path| path.as_str().len());
+        let fields = parts.headers.iter();
+        let fields: usize = fields
+            .map(|(name, value)| name.as_str().len() + value.len() + 4)
+            .sum();
+        parts.method.as_str().len() + target + fields + 14
+    }
+
     /// Sends on a kept connection if there is one, on a new one otherwise. A kept connection that the upstream had
     /// closed gives the request back unsent; nothing that may have been sent is sent twice.
     ///
@@ -119,7 +136,12 @@ impl<'a> Outgoing<'a> {
         let allowed = self.allowed.clone();
         let rule = &allowed.rule().id;
         loop {
-            let mut connected = upstream::obtain(&self.carrier.shared, live, &allowed, key).await?;
+            let mut connected = tokio::select! {
+                connected = upstream::obtain(&self.carrier.shared, live, &allowed, key) => connected?,
+                () = trail.session_ended() => {
+                    return Err(Denial::new(DenyCode::SessionRevoked).by(rule));
+                }
+            };
             trail.note_upstream(connected.peer);
             let Some(parts) = self.parts.take() else {
                 return Err(DenyCode::InternalFault.into());
@@ -163,7 +185,7 @@ impl<'a> Outgoing<'a> {
                 biased;
                 Some(head) = next_interim(&mut interim) => guard.queue_informational(&head),
                 answer = &mut answer => {
-                    while let Some(Ok(head)) = interim.as_mut().map(mpsc::UnboundedReceiver::try_recv) {
+                    while let Some(Ok(head)) = interim.as_mut().map(mpsc::Receiver::try_recv) {
                         guard.queue_informational(&head);
                     }
                     return Ok(answer);
@@ -186,12 +208,12 @@ impl<'a> Outgoing<'a> {
         if self.version != Version::HTTP_11 || self.is_upgrade {
             return;
         }
-        let (heads, interim) = mpsc::unbounded_channel();
+        let (heads, interim) = mpsc::channel(MOST_INTERIM);
         self.interim = Some(interim);
         let scrubber = self.scrubber.clone();
         hyper::ext::on_informational(request, move |answer| {
             if answer.status() != StatusCode::CONTINUE {
-                let _ = heads.send(interim_head(
+                let _ = heads.try_send(interim_head(
                     answer.status(),
                     answer.headers(),
                     scrubber.as_deref(),
@@ -215,7 +237,7 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-async fn next_interim(interim: &mut Option<mpsc::UnboundedReceiver<Vec<u8>>>) -> Option<Vec<u8>> {
+async fn next_interim(interim: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<Vec<u8>> {
     match interim {
         Some(interim) => interim.recv().await,
         None => std::future::pending().await,

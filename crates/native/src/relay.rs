@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{Arc, atomic::AtomicU64, atomic::Ordering},
     time::Duration,
 };
@@ -49,7 +50,7 @@ impl Relay<'_> {
         guest: G,
         upstream: U,
         mut trail: Trail,
-        judge_again: impl Fn(&Live) -> Result<(), Denial>,
+        judge_again: impl Fn(&Live, Option<SocketAddr>) -> Result<(), Denial>,
     ) where
         G: AsyncRead + AsyncWrite,
         U: AsyncRead + AsyncWrite,
@@ -69,7 +70,7 @@ impl Relay<'_> {
         guest: G,
         upstream: U,
         trail: &Trail,
-        judge_again: impl Fn(&Live) -> Result<(), Denial>,
+        judge_again: impl Fn(&Live, Option<SocketAddr>) -> Result<(), Denial>,
     ) -> Over
     where
         G: AsyncRead + AsyncWrite,
@@ -118,7 +119,7 @@ impl Relay<'_> {
                 () = trail.session_ended() => return Over::Cut(DenyCode::SessionRevoked),
                 () = self.shared.killing.cancelled() => return Over::Cut(DenyCode::ShuttingDown),
                 changed = reloads.changed() => {
-                    if changed.is_err() || judge_again(&self.shared.live()).is_err() {
+                    if changed.is_err() || judge_again(&self.shared.live(), trail.upstream()).is_err() {
                         return Over::Cut(DenyCode::PolicyChanged);
                     }
                 }

@@ -152,6 +152,11 @@ impl Trail {
         self.note(|record| record.upstream = Some(upstream));
     }
 
+    /// The upstream's address, once it was dialled.
+    pub(crate) fn upstream(&self) -> Option<SocketAddr> {
+        self.record.as_ref()?.upstream
+    }
+
     /// Notes that every stage passed.
     pub(crate) fn allow(&mut self, rule: &str) {
         let decided_after = self.started.elapsed();

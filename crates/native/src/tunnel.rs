@@ -203,8 +203,8 @@ async fn pass_through(
         idle: live.timeouts.idle,
     };
     relay
-        .run(guest, upstream, trail, |live| {
-            still_allowed(&live.policy, pass.allowed())
+        .run(guest, upstream, trail, |live, peer| {
+            still_allowed(&live.policy, pass.allowed(), peer)
         })
         .await;
 }

@@ -1,7 +1,7 @@
 //! What follows a `101`: the two connections become one WebSocket, judged again whenever the policy changes and cut
 //! when the session ends. Bytes are carried only after the upstream switched; before that, none were let on.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use http::{HeaderMap, Method, request::Parts};
 use hyper::upgrade::OnUpgrade;
@@ -37,8 +37,8 @@ impl JudgedRequest {
     }
 
     /// Whether a policy that came later would let it through, to the same credential.
-    fn judge_again(&self, live: &Live) -> Result<(), Denial> {
-        still_allowed(&live.policy, &self.allowed)?;
+    fn judge_again(&self, live: &Live, peer: Option<SocketAddr>) -> Result<(), Denial> {
+        still_allowed(&live.policy, &self.allowed, peer)?;
         let allowed = live.policy.allow(self.allowed.destination().clone())?;
         if allowed.rule().injection != self.allowed.rule().injection {
             return Err(DenyCode::PolicyChanged.into());
@@ -84,9 +84,12 @@ pub(crate) fn carry_upgrade(
             idle: carrier.shared.live().timeouts.idle,
         };
         relay
-            .run(TokioIo::new(guest), TokioIo::new(upstream), trail, |live| {
-                judged.judge_again(live)
-            })
+            .run(
+                TokioIo::new(guest),
+                TokioIo::new(upstream),
+                trail,
+                |live, peer| judged.judge_again(live, peer),
+            )
             .await;
         drop(active);
     });

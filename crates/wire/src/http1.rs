@@ -222,6 +222,9 @@ impl Fields {
         if self.chunked && (self.length.is_some() || request.is_http10) {
             return malformed("Transfer-Encoding beside Content-Length or in HTTP/1.0");
         }
+        if self.upgrade && request.is_http10 {
+            return malformed("Upgrade in HTTP/1.0");
+        }
         let has_body = self.chunked || self.length.is_some_and(|length| length > 0);
         let framing = match (request.is_connect || self.upgrade, has_body) {
             // Whose body would it be, the request's or the next protocol's?

@@ -82,6 +82,20 @@ pub(super) fn check_sendable_header(
         );
         return None;
     };
+    if belongs_to_connection(&name) {
+        report.error(
+            "reserved_header",
+            path,
+            format!("`{name}` belongs to the connection, not to the request"),
+            "use the field that the API documents for its key, as in `authorization` or `x-api-key`",
+        );
+        return None;
+    }
+    Some(name)
+}
+
+/// Whether a field is about one connection: it is rewritten between the legs, and HTTP/2 has others in its place.
+pub(super) fn belongs_to_connection(name: &HeaderName) -> bool {
     let reserved = [
         header::HOST,
         header::CONTENT_LENGTH,
@@ -93,17 +107,9 @@ pub(super) fn check_sendable_header(
         header::EXPECT,
     ];
     let text = name.as_str();
-    let by_name = text.starts_with("proxy-") || matches!(text, "keep-alive" | "http2-settings");
-    if reserved.contains(&name) || by_name {
-        report.error(
-            "reserved_header",
-            path,
-            format!("`{name}` belongs to the connection, not to the request"),
-            "use the field that the API documents for its key, as in `authorization` or `x-api-key`",
-        );
-        return None;
-    }
-    Some(name)
+    reserved.contains(name)
+        || text.starts_with("proxy-")
+        || matches!(text, "keep-alive" | "http2-settings")
 }
 
 fn check_header(

@@ -9,7 +9,7 @@ use outgate_journey::{
     policy::{RequestRule, RequestRules},
 };
 
-use super::report::Report;
+use super::{inject::belongs_to_connection, report::Report};
 use crate::{
     file::{AnyOneOrMany, FileDestination, FileRequests, OneOrMany},
     node::KeyPath,
@@ -182,6 +182,15 @@ fn check_headers(
             );
             continue;
         };
+        if belongs_to_connection(&name) {
+            report.error_at_key(
+                "reserved_header",
+                &path,
+                format!("`{name}` belongs to the connection, not to the request"),
+                "name a field of the request; hosts and ports are the destination's own keys",
+            );
+            continue;
+        }
         if checked.iter().any(|(known, _)| *known == name) {
             let message = format!("`{name}` is named twice; case does not matter");
             report.error_at_key("duplicate_header", &path, message, "keep one of them");

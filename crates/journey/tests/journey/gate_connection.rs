@@ -189,7 +189,7 @@ fn only_an_opaque_tunnel_is_carried_unseen() {
 /// Whether a tunnel under a rule changed by `then` goes on when the rule is changed by `now`.
 fn carried(then: impl FnOnce(&mut Rule), now: impl FnOnce(&mut Rule)) -> bool {
     let held = allowed(&policy(vec![rule("a.test", then)]), "a.test:443");
-    match still_allowed(&policy(vec![rule("a.test", now)]), &held) {
+    match still_allowed(&policy(vec![rule("a.test", now)]), &held, None) {
         Ok(()) => true,
         Err(denial) => {
             assert_eq!(denial.code(), PolicyChanged);
@@ -230,7 +230,7 @@ fn a_later_policy_closes_tunnels_that_it_would_not_carry_in_the_same_way() {
     assert!(!carried(unchanged, with_denied_range));
     assert!(!carried(with_ech, unchanged));
     let held = allowed(&policy(vec![rule("a.test", unchanged)]), "a.test:443");
-    let empty = still_allowed(&policy(Vec::new()), &held);
+    let empty = still_allowed(&policy(Vec::new()), &held, None);
     assert_eq!(code(empty), Some(PolicyChanged));
 }
 
@@ -250,7 +250,7 @@ fn a_later_policy_leaves_tunnels_alone_whose_treatment_is_the_same() {
     // The name may be covered by another rule: what counts is how it is served.
     let held = allowed(&policy(vec![rule("a.test", unchanged)]), "a.test:443");
     let by_wildcard = policy(vec![rule("*.test", unchanged)]);
-    assert_eq!(code(still_allowed(&by_wildcard, &held)), None);
+    assert_eq!(code(still_allowed(&by_wildcard, &held, None)), None);
 }
 
 #[test]
@@ -269,4 +269,17 @@ fn a_refused_connection_of_a_known_session_names_the_session() {
         let named = denial.session().map(|id| id.as_str());
         assert_eq!(named, session, "{target} {token}");
     }
+}
+
+#[test]
+fn a_tunnel_ends_when_its_address_is_denied() {
+    let held = allowed(&policy(vec![rule("a.test", |_| {})]), "a.test:443");
+    let again = policy(vec![rule("a.test", |_| {})]);
+    let dialled = |text: &str| Some(text.parse().unwrap());
+    assert_eq!(
+        code(still_allowed(&again, &held, dialled("8.8.8.8:443"))),
+        None
+    );
+    let inwards = still_allowed(&again, &held, dialled("10.0.0.7:443"));
+    assert_eq!(code(inwards), Some(PolicyChanged));
 }

@@ -218,7 +218,7 @@ fn fields_that_say_another_request_go_only_under_rules_that_judge_requests() {
 }
 
 #[test]
-fn a_token_is_found_in_a_text_and_a_hostile_text_costs_little() {
+fn a_token_is_found_in_a_text_and_a_text_made_to_hide_one_counts_as_one() {
     let found = |text: &str| reveals_token(text, &Tokens::default(), NOW);
     for text in [
         ONE,
@@ -226,13 +226,19 @@ fn a_token_is_found_in_a_text_and_a_hostile_text_costs_little() {
         "/x/eyJ.one.good/y",
         "a=eyJ.one.good&b",
         "ä eyJ.one.good",
+        "eyJeyJeyJeyJeyJ.one.good",
+        "/x/eyJ.one.good.and.more",
+        "/x/%65yJ.one.good",
+        "/x/%2565yJ%252eone.good",
     ] {
         assert!(found(text), "{text}");
     }
     for text in ["", "eyJ", "eyJ.one", "eyj.one.good", "/v1/messages", "..."] {
         assert!(!found(text), "{text}");
     }
-    assert!(!found(&"eyJ.".repeat(100_000)));
+    // What is made to be costly to search, or to be decoded without end, is not searched to its end.
+    assert!(found(&"eyJ.".repeat(100_000)));
+    assert!(found("%252525252541"));
 }
 
 #[test]
