@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use http::{HeaderMap, Uri, header::HOST};
+use http::{HeaderMap, Uri, header::HOST, uri::Authority};
 
 use crate::{
     denial::{Denial, DenyCode},
@@ -115,9 +115,10 @@ pub fn identify_absolute_form(target: &Uri, headers: &HeaderMap) -> Result<Desti
         return Err(Denial::new(DenyCode::MalformedRequest)
             .because("an absolute-form target needs the http scheme"));
     }
-    let (host, port) = read_uri_authority(target, Port::HTTP)?.ok_or_else(|| {
+    let authority = target.authority().ok_or_else(|| {
         Denial::new(DenyCode::MalformedRequest).because("the target has no authority")
     })?;
+    let (host, port) = read_authority(authority, Port::HTTP)?;
     let destination = Destination {
         host,
         port,
@@ -137,11 +138,13 @@ pub fn agree_with_destination(
     target: &Uri,
     headers: &HeaderMap,
 ) -> Result<(), Denial> {
-    let default = default_port(destination);
-    let named = read_uri_authority(target, default)?;
-    if let Some((host, port)) = &named {
-        if host != destination.host() || *port != destination.port() {
-            return Err(mismatch("the target's authority"));
+    let named = target.authority();
+    if let Some(authority) = named {
+        if !is_spelled_as(authority.as_str(), destination) {
+            let (host, port) = read_authority(authority, default_port(destination))?;
+            if host != *destination.host() || port != destination.port() {
+                return Err(mismatch("the target's authority"));
+            }
         }
         let scheme = target.scheme_str();
         let expected = if destination.transport() == Transport::Plain {
@@ -171,14 +174,19 @@ pub fn agree_with_server_name(destination: &Destination, server_name: &str) -> R
     }
 }
 
-fn read_uri_authority(target: &Uri, default: Port) -> Result<Option<(HostName, Port)>, Denial> {
-    let Some(authority) = target.authority() else {
-        return Ok(None);
-    };
+fn read_authority(authority: &Authority, default: Port) -> Result<(HostName, Port), Denial> {
     if authority.as_str().contains('@') {
         return Err(Denial::new(DenyCode::MalformedRequest).because("user info in the authority"));
     }
-    parse_authority(authority.as_str(), Some(default)).map(Some)
+    parse_authority(authority.as_str(), Some(default))
+}
+
+/// Whether a text is the destination's canonical spelling, which needs no parsing: nearly every request's is.
+fn is_spelled_as(text: &str, destination: &Destination) -> bool {
+    let Some(rest) = text.strip_prefix(destination.host().as_str()) else {
+        return false;
+    };
+    rest.is_empty() && destination.port() == default_port(destination)
 }
 
 fn agree_with_host_header(destination: &Destination, headers: &HeaderMap) -> Result<(), Denial> {
@@ -190,6 +198,9 @@ fn agree_with_host_header(destination: &Destination, headers: &HeaderMap) -> Res
         return Err(Denial::new(DenyCode::MalformedRequest).because("more than one Host"));
     }
     let text = value.to_str().map_err(|_| DenyCode::HostInvalid)?;
+    if is_spelled_as(text, destination) {
+        return Ok(());
+    }
     // A Host that cannot be read is a mismatch with the readable name, not a separate kind of answer.
     let (host, port) =
         parse_authority(text, Some(default_port(destination))).map_err(|denial| {
