@@ -245,6 +245,8 @@ pub fn still_allowed(
 fn same_treatment(now: &Rule, then: &Rule) -> bool {
     now.posture == then.posture
         && now.protocol == then.protocol
+        // A tunnel that shows no requests is not carried under rules that judge them.
+        && (now.posture == Posture::Bump || now.requests.is_unrestricted() || !then.requests.is_unrestricted())
         && (now.token == then.token || now.token == TokenDemand::Optional)
         && now.addresses == then.addresses
         && (now.encrypted_client_hello || !then.encrypted_client_hello)

@@ -196,6 +196,18 @@ pub fn reveals_token(text: &str, tokens: &impl TokenVerifier, now: UnixSeconds) 
     true
 }
 
+/// Whether a part of a text could be a token or a piece of one, good or not. For what is only written down: there a
+/// false alarm costs nothing.
+#[must_use]
+pub fn resembles_token(text: &str) -> bool {
+    text.match_indices(JWT_BEGINS).any(|(start, _)| {
+        let run = text.get(start..).unwrap_or_default();
+        run.chars().take_while(|c| is_jwt_character(*c)).count() >= SHORTEST_PIECE
+    })
+}
+
+/// A piece of a token that is worth hiding, in characters.
+const SHORTEST_PIECE: usize = 20;
 /// How often a text is percent-decoded before it counts as made to hide something.
 const MAX_DECODINGS: usize = 3;
 /// How many beginnings of a token one text may have: real ones have none or one.

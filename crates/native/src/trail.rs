@@ -13,7 +13,7 @@ use outgate_journey::{
     destination::Destination,
     gate::TunnelTreatment,
     inject::Attachment,
-    outgoing::reveals_token,
+    outgoing::{resembles_token, reveals_token},
     record::{AuditSink, DecisionRecord, Ending, Entry, Verdict},
     session::Session,
 };
@@ -75,7 +75,7 @@ impl Trail {
     ) {
         let (tokens, now) = (&self.shared.plane.tokens, clock::unix_now());
         let clean = |text: &str, most| {
-            if reveals_token(text, tokens, now) {
+            if resembles_token(text) || reveals_token(text, tokens, now) {
                 "[session token]".to_owned()
             } else {
                 bounded(text, most)

@@ -229,6 +229,10 @@ fn a_later_policy_closes_tunnels_that_it_would_not_carry_in_the_same_way() {
     assert!(!carried(with_exception, unchanged));
     assert!(!carried(unchanged, with_denied_range));
     assert!(!carried(with_ech, unchanged));
+    assert!(!carried(pass_through, |rule| {
+        pass_through(rule);
+        rule.requests.deny.push(Default::default());
+    }));
     let held = allowed(&policy(vec![rule("a.test", unchanged)]), "a.test:443");
     let empty = still_allowed(&policy(Vec::new()), &held, None);
     assert_eq!(code(empty), Some(PolicyChanged));

@@ -2,7 +2,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use outgate_journey::{
     outgoing::{
-        reveals_token, strip_for_guest, strip_for_upstream, strip_hop_by_hop,
+        resembles_token, reveals_token, strip_for_guest, strip_for_upstream, strip_hop_by_hop,
         strip_trailers_for_upstream,
     },
     policy::Rule,
@@ -304,4 +304,15 @@ fn a_trailer_section_brings_nothing_that_a_head_may_not() {
     let policy = policy(vec![rule.clone()]);
     strip_trailers_for_upstream(&mut trailers, &policy, &rule, &Tokens::default(), NOW);
     assert_eq!(listed(&trailers), ["grpc-status: 0"]);
+}
+
+#[test]
+fn what_resembles_a_token_is_not_written_down() {
+    let piece = "eyJhbGciOiJFZERTQSIsInR5";
+    for text in [piece, &format!("a/{piece}.x"), &format!("{piece}:443")] {
+        assert!(resembles_token(text), "{text}");
+    }
+    for text in ["", "eyJ", "/v1/eyJ/messages", "eyJhbGciOiJF zERTQSIsInR5"] {
+        assert!(!resembles_token(text), "{text}");
+    }
 }
