@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use outgate_conformance::{Setup, Way, World, frames, raw, within};
+use outgate_conformance::{Alpn, Setup, TlsOptions, Way, World, eventually, frames, raw, within};
+use outgate_testkit::io::BoxIo;
 use serde_json::json;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
@@ -275,8 +276,8 @@ async fn http2_floods_end_the_connection_in_bounded_memory() {
         ("rapid reset", rapid_reset, true),
         ("CONTINUATION", continuation, true),
         ("empty CONTINUATION", empty_continuation, true),
-        ("SETTINGS", settings, false),
-        ("PING", pings, false),
+        ("SETTINGS", settings, true),
+        ("PING", pings, true),
     ] {
         let req = world.get(Way::TunnelH2, "a.test", "/");
         let mut tls = world
@@ -358,4 +359,200 @@ async fn senseless_bytes_never_take_the_gateway_down() {
     }
     assert!(world.plane_mut().is_running());
     assert_serves(&world, &token, "afterwards").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_http2_control_frames_than_any_use_needs_end_the_connection() {
+    let world = World::with(Setup {
+        log: "warn",
+        ..Setup::default()
+    })
+    .await;
+    let req = world.get(Way::TunnelH2, "a.test", "/");
+    for (what, frame) in [
+        ("PING", frames::ping()),
+        ("SETTINGS", frames::settings(&[(3, 100)])),
+        ("PRIORITY", frames::frame(2, 0, 1, &[0, 0, 0, 0, 1])),
+    ] {
+        for (count, closes) in [(1500, false), (2500, true)] {
+            let tunnel = world.guest().tunnel(Way::TunnelH2, &req).await;
+            let mut tls = tunnel.expect("a tunnel");
+            let mut bytes = frames::preface();
+            bytes.extend(frame.repeat(count));
+            // Answers are taken, so that nothing but the number is odd.
+            let (_, closed) =
+                raw::send_and_drain(&mut *tls.io, &bytes, Duration::from_secs(1)).await;
+            assert_eq!(closed, closes, "{count} {what}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn interim_answers_that_nobody_reads_are_not_stored() {
+    let world = World::with(Setup {
+        alpn: Alpn::H1,
+        log: "warn",
+        ..Setup::default()
+    })
+    .await;
+    let (_, token) = world.session();
+    assert_serves_h1(&world, &token).await;
+    let before = world.plane().resident_kib();
+    let mut held = Vec::new();
+    for way in [Way::AbsoluteForm, Way::TunnelH1] {
+        let seen = world.origin(way).count();
+        let (stream, _) = send_unread(&world, way, "optional.test", "/flood103", "").await;
+        held.push(stream);
+        let came = eventually(Duration::from_secs(2), || {
+            (world.origin(way).count() > seen).then_some(())
+        });
+        assert!(came.await.is_some(), "{way:?}: no flood");
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let grown = world.plane().resident_kib().saturating_sub(before);
+    assert!(grown < 60 << 10, "memory grew by {grown} KiB");
+    assert_serves_h1(&world, &token).await;
+}
+
+async fn assert_serves_h1(world: &World, token: &str) {
+    for way in [Way::AbsoluteForm, Way::TunnelH1] {
+        let req = world.get(way, "a.test", "/").bearer(token);
+        let outcome = within(5, "an answer", world.guest().send(way, &req)).await;
+        assert_eq!(outcome.answered().status, 200, "{way:?}");
+    }
+}
+
+const ENDLESS: &str = "/bytes?n=1099511627776";
+
+/// Sends one request, and gives the connection, of which nothing more is read, and the guest's port. On HTTP/2 the
+/// stream gets no window.
+async fn send_unread(world: &World, way: Way, host: &str, path: &str, token: &str) -> (BoxIo, u16) {
+    let (guest, port) = (world.guest(), world.port(way));
+    let stream = guest.dial().await.unwrap();
+    let own = stream.local_addr().unwrap().port();
+    let authority = format!("{host}:{port}");
+    let field = if token.is_empty() {
+        String::new()
+    } else {
+        format!("x-api-key: {token}\r\n")
+    };
+    let head =
+        |target: String| format!("GET {target} HTTP/1.1\r\nhost: {authority}\r\n{field}\r\n");
+    if way == Way::AbsoluteForm {
+        let mut io: BoxIo = Box::new(stream);
+        io.write_all(head(format!("http://{authority}{path}")).as_bytes())
+            .await
+            .unwrap();
+        return (io, own);
+    }
+    let is_h2 = way == Way::TunnelH2;
+    let options = TlsOptions::new(host, if is_h2 { "h2" } else { "http/1.1" });
+    let tunnel = guest
+        .connect_on(stream, &authority)
+        .await
+        .expect("a tunnel");
+    let mut io = guest.handshake(tunnel, &options).await.expect("TLS").io;
+    let mut fields = vec![
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":authority", authority.as_str()),
+        (":path", path),
+    ];
+    if !token.is_empty() {
+        fields.push(("x-api-key", token));
+    }
+    let bytes = if is_h2 {
+        let mut bytes = frames::preface();
+        bytes.extend(frames::settings(&[(4, 0)]));
+        bytes.extend(frames::request(1, &fields));
+        bytes
+    } else {
+        head(path.to_owned()).into_bytes()
+    };
+    io.write_all(&bytes).await.unwrap();
+    io.flush().await.unwrap();
+    (io, own)
+}
+
+/// Whether the proxy still holds its end of the connection from this port. A guest that does not read cannot tell:
+/// the FIN waits behind what it did not take.
+fn is_held(proxy: u16, guest: u16) -> bool {
+    const ESTABLISHED: &str = "01";
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+    let (ours, theirs) = (format!(":{proxy:04X}"), format!(":{guest:04X}"));
+    table.lines().any(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let ends = [words.next(), words.next(), words.next()].map(Option::unwrap_or_default);
+        ends[0].ends_with(&ours) && ends[1].ends_with(&theirs) && ends[2] == ESTABLISHED
+    })
+}
+
+/// Three guests that take nothing of an endless answer: way, connection, port and session.
+async fn unread(world: &World) -> Vec<(Way, BoxIo, u16, String)> {
+    let mut held = Vec::new();
+    for way in Way::ALL {
+        let (id, token) = world.session();
+        let seen = world.origin(way).count();
+        let (io, port) = send_unread(world, way, "a.test", ENDLESS, &token).await;
+        let came = eventually(Duration::from_secs(3), || {
+            (world.origin(way).count() > seen).then_some(())
+        });
+        assert!(came.await.is_some(), "{way:?}: the request did not arrive");
+        assert!(
+            is_held(world.plane().proxy().port(), port),
+            "{way:?}: closed at once"
+        );
+        held.push((way, io, port, id));
+    }
+    held
+}
+
+async fn assert_let_go(world: &World, port: u16, limit: Duration, context: &str) {
+    let proxy = world.plane().proxy().port();
+    let gone = eventually(limit, || (!is_held(proxy, port)).then_some(())).await;
+    assert!(
+        gone.is_some(),
+        "{context}: the connection is held after {limit:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_takes_nothing_is_let_go() {
+    let world = World::with(Setup {
+        log: "warn",
+        config: Box::new(|config, _| {
+            config["timeouts"]["idle"] = json!("1s");
+            config["timeouts"]["response"] = json!("1s");
+        }),
+        ..Setup::default()
+    })
+    .await;
+    let held = unread(&world).await;
+    let limit = Instant::now() + Duration::from_secs(6);
+    for (way, _io, port, _) in &held {
+        let left = limit.saturating_duration_since(Instant::now());
+        assert_let_go(&world, *port, left, &format!("{way:?}")).await;
+    }
+    let closed = eventually(Duration::from_secs(1), || {
+        // An HTTP/2 connection outlives its stream.
+        (world.plain.open_connections() == 0 && world.tls.open_connections() <= 1).then_some(())
+    });
+    assert!(closed.await.is_some(), "the upstream's side stays open");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_takes_nothing_is_cut_with_its_session() {
+    let world = World::with(Setup {
+        log: "warn",
+        ..Setup::default()
+    })
+    .await;
+    let held = unread(&world).await;
+    for (way, _io, port, id) in &held {
+        let context = format!("{way:?}");
+        let mark = world.mark();
+        world.plane().session_end(id);
+        assert_let_go(&world, *port, Duration::from_secs(1), &context).await;
+        world.assert_audited(mark, "session_revoked", &context);
+    }
 }

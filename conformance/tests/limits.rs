@@ -199,3 +199,34 @@ async fn distinct_destinations_are_counted_over_the_sessions_life() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heads_are_bytes_out_too() {
+    let world = World::configured(|config, _| {
+        config["sessions"] = json!({ "limits": { "bytes_out": "100KiB" } });
+    })
+    .await;
+    for way in Way::ALL {
+        for in_field in [false, true] {
+            let (_, token) = world.session();
+            let big = "q".repeat(12_000);
+            let req = if in_field {
+                world.get(way, "a.test", "/").header("x-big", &big)
+            } else {
+                world.get(way, "a.test", &format!("/?{big}"))
+            };
+            let req = req.bearer(&token);
+            let context = format!("{way:?} in a field: {in_field}");
+            for _ in 0..8 {
+                assert_eq!(
+                    world.guest().send(way, &req).await.answered().status,
+                    200,
+                    "{context}"
+                );
+            }
+            let mark = world.mark();
+            let outcome = world.guest().send(way, &req).await;
+            world.assert_denied(mark, &outcome, "bytes_limit", &context);
+        }
+    }
+}

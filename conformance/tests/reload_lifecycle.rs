@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use outgate_conformance::{Outcome, Way, World, add_destination, destination, eventually, within};
+use outgate_conformance::{
+    Outcome, Way, World, add_destination, destination, eventually, websocket, within,
+};
 use outgate_testkit::{Gateway, GatewayOptions};
 use serde_json::{Value, json};
 
@@ -500,4 +502,83 @@ async fn state_that_cannot_be_read_stops_the_start_instead_of_being_replaced() {
     }
     let fine = start().restart_after(|_| {});
     assert!(fine.is_ok(), "untouched, it starts again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_open_to_an_address_that_a_reload_denies_is_closed() {
+    let mut world = World::new().await;
+    let (_, token) = world.session();
+    let guest = world.guest().with_proxy_token(&token);
+    let req = world.get(Way::TunnelH1, "pass.test", "/sse?n=1000&every_ms=20");
+    let mut tunnel = guest.open(Way::TunnelH1, &req).await.expect("a tunnel");
+    let mut stream = tunnel.start(&req).await.expect("a head");
+    stream.next().await.expect("an event");
+    let mut sockets = Vec::new();
+    for way in [Way::AbsoluteForm, Way::TunnelH1] {
+        let req = world
+            .get(way, "a.test", "/ws")
+            .bearer(&token)
+            .header("upgrade", "websocket")
+            .header("connection", "Upgrade")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", websocket::KEY);
+        let mut channel = guest.open(way, &req).await.expect("a connection");
+        let head = channel.start(&req).await.expect("a head").response;
+        assert_eq!(head.status, 101, "{way:?}");
+        let mut ws = channel.into_h1();
+        ws.write(&websocket::frame(1, b"x", true)).await.unwrap();
+        websocket::read_frame(&mut ws).await.expect("an echo");
+        sockets.push((way, ws));
+    }
+    let mark = world.mark();
+    let config = changed(&world, |config| {
+        config["resolver"]["deny"] = json!(["127.0.0.1"]);
+    });
+    world.plane_mut().write_config(&config);
+    within(5, "the tunnel closed", async {
+        while let Ok(Some(_)) = stream.next().await {}
+    })
+    .await;
+    for (way, ws) in &mut sockets {
+        within(5, &format!("{way:?}: the WebSocket closed"), async {
+            while let Ok(Some(_)) = ws.read_any().await {}
+        })
+        .await;
+    }
+    let records = world.assert_audited(mark, "policy_changed", "all three");
+    assert!(!records.is_empty());
+    until(&world, Way::AbsoluteForm, "rules.test", &token, |outcome| {
+        outcome.reason() == Some("address_denied")
+    })
+    .await;
+}
+
+#[test]
+fn a_session_token_in_place_of_a_credential_stops_the_start() {
+    let folder = std::sync::Arc::new(tempfile::TempDir::with_prefix("outgate-scenario").unwrap());
+    let config = json!({
+        "version": 1,
+        "listen": { "proxy": "127.0.0.1:0" },
+        "credentials": { "k": { "from": { "env": "THE_REAL_KEY" } } },
+        "destinations": [{ "host": "a.test", "inject": { "credential": "k", "header": "x-api-key" } }],
+    });
+    let start = |value: &str| {
+        let options = GatewayOptions::new(config.clone()).env("THE_REAL_KEY", value);
+        Gateway::start_in(std::sync::Arc::clone(&folder), options)
+    };
+    let mut first = start("a-real-key-0123456789").expect("a real key is fine");
+    let (_, token) = first.session_create();
+    first.terminate(Duration::from_secs(20));
+    drop(first);
+    let refused = start(&token).err().expect("a session token is not");
+    assert!(refused.stderr.contains("THE_REAL_KEY"), "{refused:?}");
+    assert!(
+        !refused.stderr.contains(&token),
+        "the message holds the token"
+    );
+    assert!(refused.code.is_some_and(|code| code != 0), "{refused:?}");
+    assert!(
+        start("a-real-key-0123456789").is_ok(),
+        "the state is as it was"
+    );
 }

@@ -280,3 +280,34 @@ async fn a_coding_that_is_declared_in_an_odd_place_hides_nothing() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_credential_that_an_upstream_kept_does_not_come_back_without_a_token() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    for way in Way::ALL {
+        let with = world.get(way, "optional.test", "/").bearer(&token);
+        assert_eq!(world.guest().send(way, &with).await.answered().status, 200);
+        assert_eq!(world.origin(way).last().headers.get("x-api-key"), Some(K1));
+        let bare = world.get(way, "optional.test", "/kept");
+        let answer = world.guest().send(way, &bare).await.answered();
+        assert_eq!(answer.status, 200, "{way:?}");
+        assert_eq!(world.origin(way).last().headers.get("x-api-key"), None);
+        let body = plain_body(&answer).await;
+        assert!(
+            body.starts_with(b"kept: ") && body.len() > 6,
+            "{way:?}: {}",
+            answer.text()
+        );
+        assert!(
+            !codec::holds_secret(&body, K1),
+            "{way:?}: {}",
+            answer.text()
+        );
+        let field = answer.headers.get("x-kept").unwrap_or("");
+        assert!(
+            !codec::holds_secret(field.as_bytes(), K1),
+            "{way:?}: {field}"
+        );
+    }
+}

@@ -334,3 +334,35 @@ async fn sessions_can_be_listed_and_an_unknown_one_cannot_be_ended() {
     let unknown = native.command(&["session", "end", "no-such-session"]);
     assert_ne!(unknown.code, Some(0), "{unknown:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_only_its_requests_attribute_ends_with_their_session() {
+    let world = World::new().await;
+    for way in [Way::AbsoluteForm, Way::TunnelH1] {
+        let (id, token) = world.session();
+        let (_, other) = world.session();
+        let mut open = Vec::new();
+        for token in [&token, &other] {
+            let req = world.get(way, "a.test", "/").bearer(token);
+            let mut channel = world.guest().open(way, &req).await.expect("a connection");
+            assert_eq!(channel.send(&req).await.answered().status, 200, "{way:?}");
+            open.push((req, channel));
+        }
+        let (req, mut of_other) = open.pop().expect("two");
+        let (_, ended) = open.pop().expect("two");
+        world.plane().session_end(&id);
+        let begin = Instant::now();
+        let mut idle = ended.into_h1();
+        within(5, "the close", async {
+            while let Ok(Some(_)) = idle.read_any().await {}
+        })
+        .await;
+        assert!(begin.elapsed() < CUT, "{way:?}: {:?}", begin.elapsed());
+        let outcome = of_other.send(&req).await;
+        assert_eq!(
+            outcome.answered().status,
+            200,
+            "{way:?}: the other session's"
+        );
+    }
+}

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use outgate_conformance::{
-    Alpn, Req, Setup, Way, World, eventually, frames, raw, websocket, within,
+    Alpn, Req, Setup, Way, World, add_destination, eventually, frames, raw, websocket, within,
 };
+use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
 /// The ways in over HTTP/1.1, with a head's request target and `Host` for `rules.test`.
@@ -344,6 +345,12 @@ const PATHS: &[(&str, Option<&str>)] = &[
     ("/v1/%252e%252e/v2", Some("path_ambiguous")),
     ("/v1/%61dmin/x", Some("path_ambiguous")),
     ("/v1/%zz", Some("path_ambiguous")),
+    // Never valid UTF-8; some servers read a slash and dots.
+    ("/v1/..%c0%afadmin", Some("path_ambiguous")),
+    ("/v1/%C0%AE%C0%AE/v2", Some("path_ambiguous")),
+    ("/v1/%c1%9cadmin", Some("path_ambiguous")),
+    ("/v1/%f5%80%80%af", Some("path_ambiguous")),
+    ("/v1/%c3%a9", None),
     ("/v1/x%00", Some("path_ambiguous")),
 ];
 
@@ -600,6 +607,103 @@ async fn a_body_arrives_whole_and_alone() {
                 "{way:?}: {:?}",
                 world.origin(way).last()
             );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_value_does_not_hide_a_denied_one() {
+    let world = World::configured(|config, places| {
+        let rule = json!({ "host": "xwild.test", "ports": [places.tls, places.plain],
+            "plaintext": true, "posture": "bump", "deny": [{ "headers": { "x-mode": ["admin"] } }] });
+        add_destination(config, rule);
+    })
+    .await;
+    let (_, token) = world.session();
+    for way in Way::ALL {
+        for (values, code) in [
+            (&[][..], None),
+            (&["zzz"], None),
+            (&["admin"], Some("request_denied")),
+            (&["admin", "zzz"], Some("request_denied")),
+            (&["zzz", "admin"], Some("request_denied")),
+        ] {
+            let mark = world.mark();
+            let mut req = world.get(way, "xwild.test", "/").bearer(&token);
+            for value in values {
+                req = req.header("x-mode", value);
+            }
+            let outcome = world.guest().send(way, &req).await;
+            let context = format!("{way:?} x-mode {values:?}");
+            match code {
+                None => assert_eq!(outcome.answered().status, 200, "{context}"),
+                Some(code) => world.assert_denied(mark, &outcome, code, &context),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_gateway_answers_itself_is_not_asked_again() {
+    use outgate_conformance::ReqBody;
+    let world = World::new().await;
+    let (_, token) = world.session();
+    for way in Way::ALL {
+        let req = world
+            .get(way, "rules.test", "/v1/x")
+            .method("POST")
+            .bearer(&token)
+            .header("expect", "100-continue")
+            .body(ReqBody::Bytes(b"hello".to_vec()));
+        let outcome = within(5, "an answer", world.guest().send(way, &req)).await;
+        assert_eq!(outcome.answered().status, 200, "{way:?}");
+        let seen = world.origin(way).last();
+        assert_eq!(seen.headers.get("expect"), None, "{way:?}");
+        assert_eq!(seen.body, b"hello", "{way:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_1_0_asks_for_no_upgrade() {
+    let world = World::new().await;
+    let (_, token) = world.session();
+    for way in H1_WAYS {
+        for (version, status) in [("1.0", "400"), ("1.1", "101")] {
+            let mark = world.mark();
+            let bytes = format!(
+                "GET {} HTTP/{version}\r\nhost: a.test:{}\r\nauthorization: Bearer {token}\r\n\
+                 connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                 sec-websocket-key: {}\r\n\r\n",
+                target(&world, way, "/ws").replace("rules.test", "a.test"),
+                world.port(way),
+                websocket::KEY,
+            );
+            let req = world.get(way, "a.test", "/ws");
+            let mut stream = world
+                .guest()
+                .open(way, &req)
+                .await
+                .expect("a way in")
+                .into_h1();
+            stream.write(bytes.as_bytes()).await.unwrap();
+            let answer = within(5, "an answer", stream.read_head())
+                .await
+                .unwrap()
+                .unwrap();
+            let answer = String::from_utf8_lossy(&answer).into_owned();
+            let context = format!("{way:?} {version}: {answer}");
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status}")),
+                "{context}"
+            );
+            if status == "400" {
+                assert!(
+                    answer.contains("x-deny-reason: malformed_request"),
+                    "{context}"
+                );
+                world.assert_audited(mark, "malformed_request", &context);
+                world.assert_nothing_sent(mark, &context);
+            }
         }
     }
 }

@@ -37,6 +37,8 @@ pub(super) async fn answer(mut exchange: Exchange<'_>) -> io::Result<After> {
                 .await?;
             exchange.reply(200, &[], b"after the hints").await
         }
+        "/flood103" => flood_hints(&mut exchange).await,
+        "/kept" => kept(&mut exchange).await,
         "/trailers" => {
             exchange.drain().await?;
             exchange
@@ -295,4 +297,31 @@ async fn grpc_echo(exchange: &mut Exchange<'_>) -> io::Result<After> {
         .await?;
     exchange.send(&message).await?;
     exchange.finish(&[("grpc-status", "0")]).await
+}
+
+/// Interim answers of 64 KB for as long as anybody takes them; HTTP/1.1 only.
+async fn flood_hints(exchange: &mut Exchange<'_>) -> io::Result<After> {
+    exchange.drain().await?;
+    let field = format!("x-hint: {}\r\n", "h".repeat(8000)).repeat(8);
+    let hint = format!("HTTP/1.1 103 Early Hints\r\n{field}\r\n");
+    while let Some(stream) = exchange.upgraded() {
+        stream.write(hint.as_bytes()).await?;
+    }
+    Ok(exchange.abort())
+}
+
+/// The last credential that any request brought: what a cache may have kept.
+async fn kept(exchange: &mut Exchange<'_>) -> io::Result<After> {
+    let value = {
+        let seen = exchange.shared.seen.lock().expect("no panic holds it");
+        let mut keys = seen
+            .iter()
+            .rev()
+            .filter_map(|one| one.headers.get("x-api-key"));
+        keys.next().unwrap_or("").to_owned()
+    };
+    let body = format!("kept: {value}");
+    exchange
+        .reply(200, &[("x-kept", &value)], body.as_bytes())
+        .await
 }
