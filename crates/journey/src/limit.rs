@@ -57,7 +57,7 @@ pub trait Limits {
     /// Counts a request of `session` under `rule`.
     ///
     /// # Errors
-    /// [`Exceeded`]; then nothing is counted.
+    /// [`Exceeded`]; a rate that was asked before the exceeded one keeps its count: only the session's own.
     fn admit_request(
         &self,
         session: &Session,
