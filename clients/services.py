@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PIECES = ["The ", "gateway ", "streams ", "this."]
-PAUSE = 0.2
+PAUSE = 0.3
 BIG = hashlib.shake_256(b"big").digest(1 << 20) * 12
 
 
