@@ -104,10 +104,9 @@ pub fn judge_connection<P: Plane>(
     presented: &[PresentedToken<'_>],
 ) -> Result<ConnectionPass, Denial> {
     let session = attribute(plane, presented)?;
-    let allowed = policy.allow(destination).map_err(|denial| match &session {
-        Some(session) => denial.of(session.id()),
-        None => denial,
-    })?;
+    let allowed = policy
+        .allow(destination)
+        .map_err(|denial| with_session(denial, session.as_ref()))?;
     let rule = allowed.rule();
     let shows_requests = rule.posture == Posture::Bump || rule.plaintext;
     if session.is_none() && rule.token == TokenDemand::Required && !shows_requests {
@@ -281,12 +280,15 @@ pub fn judge_request<P: Plane>(
     let allowed = policy.allow(request.destination.clone())?;
     let (session, presentation) = identify_session(plane, policy, request, allowed.rule())?;
     let known = session.clone();
-    admit_request(plane, policy, request, allowed, session, presentation).map_err(|denial| {
-        match &known {
-            Some(session) => denial.of(session.id()),
-            None => denial,
-        }
-    })
+    admit_request(plane, policy, request, allowed, session, presentation)
+        .map_err(|denial| with_session(denial, known.as_ref()))
+}
+
+fn with_session(denial: Denial, session: Option<&Session>) -> Denial {
+    match session {
+        Some(session) => denial.of(session.id()),
+        None => denial,
+    }
 }
 
 /// Authorize, limit, inject.

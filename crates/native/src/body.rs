@@ -15,7 +15,9 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use outgate_credential::ScrubBody;
-use outgate_journey::{denial::DenyCode, outgoing::strip_trailers_for_upstream, policy::Rule};
+use outgate_journey::{
+    denial::DenyCode, outgoing::strip_trailers_for_upstream, policy::Rule, session::Session,
+};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -53,14 +55,21 @@ pub(crate) struct CutError(pub(crate) DenyCode);
 /// The session's upload budget, charged as bytes go out.
 #[derive(Clone)]
 pub(crate) struct Budget {
-    pub(crate) used: Arc<SessionUse>,
-    pub(crate) limit: Option<u64>,
+    used: Arc<SessionUse>,
+    limit: u64,
 }
 
 impl Budget {
+    /// A session's budget, where the policy sets one.
+    pub(crate) fn of(shared: &Shared, live: &Live, session: &Session) -> Option<Self> {
+        let limit = live.policy.session_limits().bytes_out?;
+        let used = shared.plane.limits.of(session.id());
+        Some(Self { used, limit })
+    }
+
     /// Counts bytes; `Err` once the budget is used up.
     pub(crate) fn charge(&self, bytes: usize) -> Result<(), DenyCode> {
-        if self.used.charge(bytes as u64, self.limit) {
+        if self.used.charge(bytes as u64, Some(self.limit)) {
             Ok(())
         } else {
             Err(DenyCode::BytesLimit)

@@ -73,13 +73,7 @@ pub(crate) async fn forward(
         policy: live.number,
         http2: request.wants_http2(),
     };
-    let budget = session.and_then(|session| {
-        let limit = live.policy.session_limits().bytes_out?;
-        Some(Budget {
-            used: shared.plane.limits.of(session.id()),
-            limit: Some(limit),
-        })
-    });
+    let budget = session.and_then(|session| Budget::of(shared, live, session));
     charge_head(request.head_bytes(), budget.as_ref(), trail.meter())
         .map_err(|denial| denial.by(&allowed.rule().id))?;
     let cut = trail.session_cut().map(|cut| &**cut);

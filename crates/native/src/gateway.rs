@@ -103,7 +103,6 @@ pub enum GatewayError {
 /// A running gateway.
 pub struct Gateway {
     shared: Arc<Shared>,
-    keys: Arc<KeyRing>,
     config: Arc<ArcSwap<Config>>,
     /// One reload at a time.
     reloading: Mutex<()>,
@@ -184,13 +183,12 @@ impl Gateway {
             now: unix_now,
         });
         spawn_until_stopped(&shared, operator.serve(door));
-        spawn_until_stopped(&shared, keep_house(Arc::clone(&shared), Arc::clone(&keys)));
+        spawn_until_stopped(&shared, keep_house(Arc::clone(&shared), keys));
         for listener in listeners {
             shared.tasks.spawn(accept(Arc::clone(&shared), listener));
         }
         Ok(Self {
             shared,
-            keys,
             config,
             reloading: Mutex::new(()),
             state,
@@ -274,12 +272,6 @@ impl Gateway {
     #[must_use]
     pub fn credential_files(&self) -> Vec<PathBuf> {
         self.shared.plane.credentials.watched_files()
-    }
-
-    /// The public keys of this gateway's session tokens.
-    #[must_use]
-    pub fn jwks(&self) -> serde_json::Value {
-        self.keys.jwks()
     }
 
     /// Stops: no new connections, a grace period for what is open, then its end. Every record is on disk when this

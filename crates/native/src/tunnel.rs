@@ -188,13 +188,9 @@ async fn pass_through(
     pass: &ConnectionPass,
     trail: Trail,
 ) {
-    let budget = pass.session().and_then(|session| {
-        let limit = live.policy.session_limits().bytes_out?;
-        Some(Budget {
-            used: shared.plane.limits.of(session.id()),
-            limit: Some(limit),
-        })
-    });
+    let budget = pass
+        .session()
+        .and_then(|session| Budget::of(shared, live, session));
     let guest = Prefixed::new(guest.stream, guest.received);
     let relay = Relay {
         shared,

@@ -102,14 +102,7 @@ where
         .max_buf_size(MAX_ANSWER_HEAD)
         .handshake(TokioIo::new(io))
         .await?;
-    let connection = connection.with_upgrades();
-    let killing = shared.killing.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            result = connection => if let Err(error) = result { tracing::debug!(%error, "upstream connection ended"); },
-            () = killing.cancelled() => {}
-        }
-    });
+    drive(shared, connection.with_upgrades());
     Ok(Sender::Http1(sender))
 }
 
@@ -129,14 +122,21 @@ where
         .max_header_list_size(64 * 1024)
         .handshake(TokioIo::new(io))
         .await?;
+    drive(shared, connection);
+    Ok(sender)
+}
+
+/// Runs a connection in the background until it ends or the gateway's grace period is over.
+fn drive(shared: &Shared, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
     let killing = shared.killing.clone();
     tokio::spawn(async move {
         tokio::select! {
-            result = connection => if let Err(error) = result { tracing::debug!(%error, "upstream connection ended"); },
+            result = connection => if let Err(error) = result {
+                tracing::debug!(%error, "upstream connection ended");
+            },
             () = killing.cancelled() => {}
         }
     });
-    Ok(sender)
 }
 
 impl Sender {
