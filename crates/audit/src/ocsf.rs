@@ -234,8 +234,11 @@ enum Class {
 impl Class {
     const fn of(record: &DecisionRecord) -> Self {
         match record.entry {
-            Entry::Connect | Entry::Listener => Self::Network,
-            Entry::AbsoluteForm | Entry::Bumped | Entry::TunnelledPlain => Self::Http,
+            Entry::Connect | Entry::Transparent | Entry::Dns | Entry::Listener => Self::Network,
+            Entry::AbsoluteForm
+            | Entry::Bumped
+            | Entry::TunnelledPlain
+            | Entry::TransparentPlain => Self::Http,
         }
     }
 

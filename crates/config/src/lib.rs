@@ -3,15 +3,28 @@
 //! refused: unknown keys, empty values, two rules for one place, a restriction that could not be enforced.
 //!
 //! Text → spanned tree (`yaml`, `node`) → the file as written (`read`, `file`, which is also the schema) → `check`.
+//!
+//! For `outgate run` a file, flags and known services make one [`Config`] (`compose`, `service`); what was denied or
+//! seen under it is turned back into lines of a file (`advice`, `draft`).
 
+mod addition;
+mod advice;
+mod case;
 mod check;
+mod compose;
+mod draft;
 mod file;
+mod flag;
 mod node;
+mod preamble;
 mod problem;
 mod read;
 mod scalar;
 mod secrecy;
+mod service;
+mod shape;
 mod view;
+mod write;
 mod yaml;
 
 use std::{
@@ -23,11 +36,16 @@ use std::{
 };
 
 use outgate_journey::{
+    address::AddressExceptions,
     name::HostName,
     policy::{CredentialName, CredentialSource, InjectionForm, Policy, Posture},
 };
 
+pub use advice::{Advice, Edit, advise};
+pub use compose::{AdditionProblem, AdditionProblems, Additions, Composed, CredentialUse};
+pub use draft::Draft;
 pub use problem::{Problem, Problems};
+pub use service::{FoundService, Service, ServiceDestination, Services, known_services};
 
 /// Files above this size, in bytes, are refused.
 pub const MAX_FILE_BYTES: usize = 4 << 20;
@@ -53,6 +71,10 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Where the audit trail is written; `None`: below the state directory.
     pub audit_dir: Option<PathBuf>,
+    /// The posture of destinations that name none; `None` is `auto`. The rules of the policy have theirs already.
+    pub posture: Option<Posture>,
+    /// Services whose keys `outgate run` finds in the environment.
+    pub services: Services,
     /// What is valid but probably not meant.
     pub warnings: Vec<Problem>,
 }
@@ -60,10 +82,23 @@ pub struct Config {
 /// Where guests connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
-    /// Sockets of the explicit proxy, at least one. Port 0 lets the kernel choose.
+    /// Sockets of the explicit proxy; none if the file does not say, which is enough for `outgate run`. Port 0 lets the
+    /// kernel choose.
     pub proxy: Vec<SocketAddr>,
     /// Connections open at once, over all listeners; at least 1.
     pub max_connections: usize,
+}
+
+impl Listen {
+    /// Connections open at once, where nothing is said.
+    const MAX_CONNECTIONS: usize = 10_000;
+
+    const fn nowhere() -> Self {
+        Self {
+            proxy: Vec::new(),
+            max_connections: Self::MAX_CONNECTIONS,
+        }
+    }
 }
 
 /// Session tokens.
@@ -80,10 +115,20 @@ pub struct ResolverConfig {
     pub servers: Vec<SocketAddr>,
     /// Names with fixed addresses, which no DNS server is asked for; each has at least one address.
     pub hosts: HashMap<HostName, Vec<IpAddr>>,
+    /// Deployment-wide exceptions to the deny-set, which the policy has too.
+    pub exceptions: AddressExceptions,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(30 * 60),
+        }
+    }
 }
 
 /// How upstreams are verified.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Upstream {
     /// The root set to begin with.
     pub roots: Roots,
@@ -94,9 +139,10 @@ pub struct Upstream {
 }
 
 /// A root set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Roots {
     /// The operating system's.
+    #[default]
     System,
     /// The one built into the binary (Mozilla's).
     Bundled,
@@ -105,9 +151,10 @@ pub enum Roots {
 }
 
 /// The lowest TLS version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TlsFloor {
     /// TLS 1.2 (RFC 5246).
+    #[default]
     Tls12,
     /// TLS 1.3 (RFC 8446).
     Tls13,
@@ -128,6 +175,20 @@ pub struct Timeouts {
     pub idle: Duration,
     /// Open streams, after the gateway was told to stop.
     pub drain: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let (short, long) = (Duration::from_secs(10), Duration::from_secs(600));
+        Self {
+            head: short,
+            handshake: short,
+            connect: short,
+            response: long,
+            idle: long,
+            drain: short,
+        }
+    }
 }
 
 impl Config {
@@ -162,6 +223,28 @@ impl Config {
     /// All problems of the file.
     pub fn parse(name: &str, text: &str, folder: &Path) -> Result<Self, Problems> {
         check::parse(name, text, folder)
+    }
+
+    /// What holds without a file: nothing is let out, and every key has its default.
+    #[must_use]
+    pub fn without_file() -> Self {
+        Self {
+            listen: Listen::nowhere(),
+            state_dir: None,
+            credentials: BTreeMap::new(),
+            policy: Policy::default(),
+            sessions: Sessions::default(),
+            resolver: ResolverConfig::default(),
+            upstream: Upstream::default(),
+            timeouts: Timeouts::default(),
+            audit_dir: None,
+            posture: None,
+            services: Services {
+                known: true,
+                extra: Vec::new(),
+            },
+            warnings: Vec::new(),
+        }
     }
 
     /// Whether some destination is served by terminating TLS, so that a CA is needed. Without one none is created.

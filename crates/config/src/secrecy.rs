@@ -5,7 +5,10 @@ use std::collections::HashSet;
 
 use http::HeaderName;
 
-use crate::node::{Node, Value};
+use crate::{
+    check::credential::is_variable_name,
+    node::{Node, Value},
+};
 
 /// The lines on which a secret may stand by mistake: everything that says where a credential comes from, and values
 /// under `inject` that are not what they should be.
@@ -19,22 +22,49 @@ pub(crate) fn secret_lines(root: &Node) -> HashSet<usize> {
     let is_known = |name: &str| credentials.is_some_and(|node| node.entry(name).is_some());
     let destinations = root.entry("destinations").map(|entry| &entry.value);
     for destination in destinations.iter().flat_map(|node| node.items()) {
-        let inject = destination.entry("inject").map(|entry| &entry.value);
-        for entry in inject.iter().flat_map(|node| node.entries()) {
-            let text = entry.value.text().unwrap_or_default();
-            let is_sound = match entry.key.as_str() {
-                "credential" => is_known(text),
-                "template" => text.contains("{credential}"),
-                "header" => HeaderName::from_bytes(text.as_bytes()).is_ok(),
-                "over_plaintext" | "basic" | "query" => true,
-                _ => false,
-            };
-            if !is_sound {
-                add_lines(&entry.value, &mut lines);
-            }
-        }
+        add_inject(destination, &is_known, &mut lines);
+    }
+    let services = root.entry("services").map(|entry| &entry.value);
+    let extra = services.and_then(|node| Some(&node.entry("extra")?.value));
+    for service in extra.iter().flat_map(|node| node.items()) {
+        add_service(service, &mut lines);
     }
     lines
+}
+
+fn add_inject(destination: &Node, is_known: &dyn Fn(&str) -> bool, lines: &mut HashSet<usize>) {
+    let inject = destination.entry("inject").map(|entry| &entry.value);
+    for entry in inject.iter().flat_map(|node| node.entries()) {
+        let text = entry.value.text().unwrap_or_default();
+        let is_sound = match entry.key.as_str() {
+            "credential" => is_known(text),
+            "template" => text.contains("{credential}"),
+            "header" => HeaderName::from_bytes(text.as_bytes()).is_ok(),
+            "over_plaintext" | "basic" | "query" => true,
+            _ => false,
+        };
+        if !is_sound {
+            add_lines(&entry.value, lines);
+        }
+    }
+}
+
+/// The key itself, where the name of its variable belongs.
+fn add_service(service: &Node, lines: &mut HashSet<usize>) {
+    if let Some(variables) = service.entry("variables").map(|entry| &entry.value) {
+        let one = variables.text().into_iter();
+        let many = variables
+            .items()
+            .iter()
+            .map(|item| item.text().unwrap_or_default());
+        if !one.chain(many).all(is_variable_name) {
+            add_lines(variables, lines);
+        }
+    }
+    let destinations = service.entry("destinations").map(|entry| &entry.value);
+    for destination in destinations.iter().flat_map(|node| node.items()) {
+        add_inject(destination, &|_| false, lines);
+    }
 }
 
 fn add_lines(node: &Node, lines: &mut HashSet<usize>) {

@@ -51,7 +51,7 @@ fn check(table: &[(&str, &[&str])]) {
 #[test]
 fn the_shape_is_checked_and_every_mistake_has_its_place() {
     for (text, expected) in [
-        ("", &["missing_key 1:1 ", "missing_key 1:1 "][..]),
+        ("", &["missing_key 1:1 "][..]),
         ("[]", &["wrong_type 1:1 "]),
         ("hello", &["wrong_type 1:1 "]),
         (
@@ -815,4 +815,86 @@ fn long_lines_are_cut_around_the_caret() {
     let shown = parse(&text).unwrap_err().to_string();
     assert!(shown.lines().all(|line| line.len() < 160), "{shown}");
     assert!(shown.contains(", x] }"), "{shown}");
+}
+
+#[test]
+fn services_are_held_to_what_destinations_are() {
+    let service =
+        |rest: &str| format!("services: {{ extra: [{{ name: a, variables: A, {rest} }}] }}\n");
+    let sound = "destinations: [{ host: a.test, inject: { header: x } }]";
+    for (rest, expected) in [
+        (
+            "services: { knwon: true }\n".to_owned(),
+            "unknown_key 3:13 services.knwon",
+        ),
+        (
+            service("destinations: []"),
+            "empty_list 3:60 services.extra[0].destinations",
+        ),
+        (
+            service("destinations: [{ host: a.test }]"),
+            "service_without_inject 3:60 services.extra[0].destinations",
+        ),
+        (
+            service("destinations: [{ host: a.test, inject: { } }]"),
+            "one_form 3:85 services.extra[0].destinations[0].inject",
+        ),
+        (
+            service("destinations: [{ host: a.test, inject: { credential: a, header: x } }]"),
+            "unknown_key 3:87 services.extra[0].destinations[0].inject.credential",
+        ),
+        (
+            service(
+                "destinations: [{ host: a.test, inject: { header: x } }, { host: A.test., inject: { header: x } }]",
+            ),
+            "contradicting_destinations 3:110 services.extra[0].destinations[1].host",
+        ),
+        (
+            service("destinations: [{ host: '*.com', inject: { header: x } }]"),
+            "wildcard_over_public_suffix 3:69 services.extra[0].destinations[0].host",
+        ),
+        (
+            service(
+                "destinations: [{ host: a.test, inject: { header: x } }, { host: b.test, allow: [{ methods: GET }] }]",
+            ),
+            "rules_need_bump 3:125 services.extra[0].destinations[1].allow",
+        ),
+        (
+            format!("services: {{ extra: [{{ name: a b, variables: A, {sound} }}] }}\n"),
+            "invalid_service_name 3:29 services.extra[0].name",
+        ),
+        (
+            format!("services: {{ extra: [{{ name: a, variables: [A, A], {sound} }}] }}\n"),
+            "duplicate_value 3:47 services.extra[0].variables[1]",
+        ),
+        (
+            format!(
+                "services: {{ extra: [{{ name: a, variables: A, {sound} }}, {{ name: a, variables: B, destinations: [{{ host: b.test, inject: {{ header: x }} }}] }}] }}\n"
+            ),
+            "duplicate_service 3:113 services.extra[1].name",
+        ),
+    ] {
+        assert_eq!(told_about(&rest), [expected], "{rest}");
+    }
+    assert_eq!(told_about(&service(sound)), [""; 0]);
+}
+
+#[test]
+fn a_key_in_place_of_its_variable_is_never_repeated() {
+    let text = "version: 1
+listen: { proxy: 127.0.0.1:1 }
+services:
+  extra:
+    - name: a
+      variables: [sk-live-1]
+      destinations: [{ host: a.test, inject: { header: x } }]
+    - name: b
+      variables: sk-live-2
+      destinations:
+        - host: b.test
+          inject: { header: 'x sk-live-3' }
+";
+    let problems = parse(text).unwrap_err();
+    assert_eq!(problems.as_slice().len(), 3, "{problems}");
+    assert!(!problems.to_string().contains("sk-live"), "{problems}");
 }

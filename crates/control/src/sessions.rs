@@ -32,7 +32,8 @@ pub struct SessionView {
 
 /// Every session that this gateway issued or ended.
 pub struct Sessions {
-    journal: Mutex<Journal>,
+    /// `None`: in memory only.
+    journal: Option<Mutex<Journal>>,
     known: DashMap<SessionId, SessionView>,
     revoked: DashSet<SessionId>,
     cuts: DashMap<SessionId, Arc<CancellationToken>>,
@@ -45,14 +46,24 @@ impl Sessions {
     /// [`JournalError`]: a gateway that cannot read its denylist must not start.
     pub fn open(path: &Path, now: UnixSeconds) -> Result<Self, JournalError> {
         let (journal, entries) = Journal::open(path, now.0)?;
-        let sessions = Self {
-            journal: Mutex::new(journal),
+        let sessions = Self::with(Some(journal));
+        entries.into_iter().for_each(|entry| sessions.apply(entry));
+        Ok(sessions)
+    }
+
+    /// Sessions that end with this process, and leave nothing on disk.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self::with(None)
+    }
+
+    fn with(journal: Option<Journal>) -> Self {
+        Self {
+            journal: journal.map(Mutex::new),
             known: DashMap::new(),
             revoked: DashSet::new(),
             cuts: DashMap::new(),
-        };
-        entries.into_iter().for_each(|entry| sessions.apply(entry));
-        Ok(sessions)
+        }
     }
 
     /// Reads a journal that a running gateway may be writing to, without changing it.
@@ -105,13 +116,19 @@ impl Sessions {
     }
 
     fn commit(&self, entry: Entry) -> Result<(), JournalError> {
-        // A panic while the lock was held left the journal as a failed write would: it is still usable.
-        self.journal
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .append(&entry)?;
+        self.write(&entry)?;
         self.apply(entry);
         Ok(())
+    }
+
+    fn write(&self, entry: &Entry) -> Result<(), JournalError> {
+        self.journal.as_ref().map_or(Ok(()), |journal| {
+            // A panic while the lock was held left the journal as a failed write would: it is still usable.
+            journal
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .append(entry)
+        })
     }
 
     /// Records a new session. Blocks on the disk.
@@ -144,10 +161,15 @@ impl Sessions {
         };
         // When in doubt, the session is over: the kill must not wait for a disk.
         self.apply(entry.clone());
-        self.journal
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .append(&entry)
+        self.write(&entry)
+    }
+
+    /// Notes that a session has a token of a later end. In memory: a session whose tokens are renewed by this process
+    /// ends with it.
+    pub fn renew(&self, id: &SessionId, expires: UnixSeconds) {
+        if let Some(mut view) = self.known.get_mut(id) {
+            view.expires = view.expires.max(expires.0);
+        }
     }
 
     /// Every session whose token has not run out, the newest first.
@@ -251,7 +273,7 @@ mod tests {
         let sessions = open(&dir);
         // A journal opened read-only fails every append, whoever runs the test.
         let path = dir.path().join("sessions.jsonl");
-        *sessions.journal.lock().unwrap() = Journal::read_only(&path);
+        *sessions.journal.as_ref().unwrap().lock().unwrap() = Journal::read_only(&path);
         assert!(
             sessions
                 .create(&id("b"), BTreeMap::new(), UnixSeconds(2_000), NOW)

@@ -128,6 +128,69 @@ pub fn identify_absolute_form(target: &Uri, headers: &HeaderMap) -> Result<Desti
     Ok(destination)
 }
 
+/// Reads the name in a question for addresses (RFC 1035 section 3.1, in presentation form).
+///
+/// # Errors
+/// [`DenyCode::HostInvalid`] or [`DenyCode::IpLiteral`].
+pub fn identify_name(name: &str) -> Result<HostName, Denial> {
+    parse_host(name)
+}
+
+/// Reads the server name of a TLS connection that was captured on its way to some address (RFC 6066 section 3). The
+/// address says nothing: the gateway dials what it resolves for the name itself. The port is the one that was dialled.
+///
+/// # Errors
+/// [`DenyCode::ServerNameMissing`], [`DenyCode::HostInvalid`] or [`DenyCode::IpLiteral`].
+pub fn identify_server_name(server_name: Option<&str>, port: Port) -> Result<Destination, Denial> {
+    let server_name = server_name.ok_or(DenyCode::ServerNameMissing)?;
+    Ok(Destination {
+        host: parse_host(server_name)?,
+        port,
+        transport: Transport::Tunnel,
+    })
+}
+
+/// Reads a plain request on a connection that was captured on its way to `port` of some address: its `Host` names
+/// the destination (RFC 9112 section 3.2.1), or an absolute-form target that agrees with it.
+///
+/// # Errors
+/// [`DenyCode::MalformedRequest`] without a single `Host`, [`DenyCode::AuthorityMismatch`] if it names another port,
+/// and what [`identify_absolute_form`] gives.
+pub fn identify_captured(
+    target: &Uri,
+    headers: &HeaderMap,
+    port: Port,
+) -> Result<Destination, Denial> {
+    let destination = if target.authority().is_some() {
+        identify_absolute_form(target, headers)?
+    } else {
+        let text = one_host_header(headers)?.ok_or_else(|| {
+            Denial::new(DenyCode::MalformedRequest).because("no Host on a captured connection")
+        })?;
+        let (host, port) = parse_authority(text, Some(Port::HTTP))?;
+        Destination {
+            host,
+            port,
+            transport: Transport::Plain,
+        }
+    };
+    if destination.port == port {
+        Ok(destination)
+    } else {
+        Err(mismatch("the port of the Host field"))
+    }
+}
+
+/// Names the destination that a rule of the policy stands for.
+#[must_use]
+pub const fn of_rule(host: HostName, port: Port) -> Destination {
+    Destination {
+        host,
+        port,
+        transport: Transport::Tunnel,
+    }
+}
+
 /// A request inside a connection that was opened for `destination` must name that destination: in `:authority`
 /// or the absolute target if it has one, and in `Host`. (P5: fronting.)
 ///
@@ -189,15 +252,21 @@ fn is_spelled_as(text: &str, destination: &Destination) -> bool {
     rest.is_empty() && destination.port() == default_port(destination)
 }
 
-fn agree_with_host_header(destination: &Destination, headers: &HeaderMap) -> Result<(), Denial> {
+fn one_host_header(headers: &HeaderMap) -> Result<Option<&str>, Denial> {
     let mut values = headers.get_all(HOST).iter();
     let Some(value) = values.next() else {
-        return Ok(());
+        return Ok(None);
     };
     if values.next().is_some() {
         return Err(Denial::new(DenyCode::MalformedRequest).because("more than one Host"));
     }
-    let text = value.to_str().map_err(|_| DenyCode::HostInvalid)?;
+    Ok(Some(value.to_str().map_err(|_| DenyCode::HostInvalid)?))
+}
+
+fn agree_with_host_header(destination: &Destination, headers: &HeaderMap) -> Result<(), Denial> {
+    let Some(text) = one_host_header(headers)? else {
+        return Ok(());
+    };
     if is_spelled_as(text, destination) {
         return Ok(());
     }

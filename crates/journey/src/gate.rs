@@ -5,20 +5,20 @@
 //!
 //! A way in gathers the evidence below and calls [`judge_connection`] and [`judge_request`]; it decides nothing.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, Method, Uri, header::UPGRADE};
 
 use crate::{
     authorize::authorize,
     denial::{Denial, DenyCode},
-    destination::{Destination, agree_with_destination, agree_with_server_name},
+    destination::{Destination, agree_with_destination, agree_with_server_name, identify_name},
     inject::{AuditGate, Credentials, InjectionPlan, Presentation, plan_injection},
     limit::{Limits, admit},
     outgoing::reveals_token,
     policy::{
-        AllowedDestination, Injection, InjectionForm, Policy, Posture, Rule, TokenDemand,
-        TunnelProtocol,
+        AllowedDestination, Injection, InjectionForm, Policy, Port, Posture, Rule, RuleId,
+        TokenDemand, TunnelProtocol,
     },
     resolve::{ResolvedDestination, Resolver, resolve},
     session::{
@@ -113,6 +113,109 @@ pub fn judge_connection<P: Plane>(
         return Err(Denial::new(DenyCode::TokenMissing).by(&rule.id));
     }
     Ok(ConnectionPass { allowed, session })
+}
+
+/// Judges a captured connection whose peer may speak first, so that nothing names its host but the address that was
+/// dialled: it is taken for the one opaque destination of that port that the gateway itself resolves to this address.
+///
+/// # Errors
+/// [`DenyCode::IpLiteral`] where there is no such destination, or more than one; [`DenyCode::TokenMissing`]; what
+/// [`attribute`] gives.
+pub async fn judge_dialled_address<P: Plane>(
+    plane: &P,
+    policy: &Policy,
+    dialled: SocketAddr,
+    presented: &[PresentedToken<'_>],
+) -> Result<ConnectionPass, Denial> {
+    let session = attribute(plane, presented)?;
+    let nameless = |why: &'static str| {
+        with_session(
+            Denial::new(DenyCode::IpLiteral).because(why),
+            session.as_ref(),
+        )
+    };
+    let port = Port::new(dialled.port()).ok_or_else(|| nameless("no port"))?;
+    let mut found = None;
+    for allowed in policy.opaque_on(port) {
+        let resolved = resolve(plane.resolver(), policy, allowed.clone()).await;
+        let addresses = resolved.as_ref().map_or(&[][..], |it| it.addresses());
+        if !addresses.contains(&dialled) {
+            continue;
+        }
+        if found.replace(allowed).is_some() {
+            return Err(nameless("several destinations have this address"));
+        }
+    }
+    let allowed = found.ok_or_else(|| nameless("no opaque destination has this address"))?;
+    if session.is_none() && allowed.rule().token == TokenDemand::Required {
+        return Err(Denial::new(DenyCode::TokenMissing).by(&allowed.rule().id));
+    }
+    Ok(ConnectionPass { allowed, session })
+}
+
+/// A name that may be looked up.
+#[derive(Debug, Clone)]
+pub struct NamePass {
+    session: Option<Session>,
+    /// A destination of each rule that lets the name out; never empty.
+    allowed: Vec<AllowedDestination>,
+}
+
+impl NamePass {
+    /// Whose question it was.
+    #[must_use]
+    pub const fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+
+    /// The rule that lets the name out.
+    #[must_use]
+    pub fn rule(&self) -> Option<&RuleId> {
+        self.allowed.first().map(|allowed| &allowed.rule().id)
+    }
+}
+
+/// Judges a question about a name: only one that some rule lets out is looked up (P1).
+///
+/// # Errors
+/// What [`attribute`] gives, [`DenyCode::HostInvalid`], [`DenyCode::IpLiteral`] or
+/// [`DenyCode::DestinationNotAllowed`].
+pub fn judge_name<P: Plane>(
+    plane: &P,
+    policy: &Policy,
+    name: &str,
+    presented: &[PresentedToken<'_>],
+) -> Result<NamePass, Denial> {
+    let session = attribute(plane, presented)?;
+    let allowed = identify_name(name)
+        .and_then(|host| policy.allow_name(&host))
+        .map_err(|denial| with_session(denial, session.as_ref()))?;
+    Ok(NamePass { session, allowed })
+}
+
+/// The addresses of a name that may be dialled, which are the ones that may be told; never empty.
+///
+/// # Errors
+/// As [`resolve`].
+pub async fn resolve_name<P: Plane>(
+    plane: &P,
+    policy: &Policy,
+    pass: &NamePass,
+) -> Result<Vec<IpAddr>, Denial> {
+    let mut addresses = Vec::new();
+    let mut refused = Denial::new(DenyCode::NameNotResolved);
+    for allowed in &pass.allowed {
+        match resolve(plane.resolver(), policy, allowed.clone()).await {
+            Ok(resolved) => addresses.extend(resolved.addresses().iter().map(SocketAddr::ip)),
+            Err(denial) => refused = denial,
+        }
+    }
+    if addresses.is_empty() {
+        return Err(with_session(refused, pass.session()));
+    }
+    let mut seen = std::collections::HashSet::new();
+    addresses.retain(|address| seen.insert(*address));
+    Ok(addresses)
 }
 
 /// Counts a connection for its session: when the session is known, before anything is dialled for it. The slot is
@@ -342,6 +445,11 @@ fn identify_session<P: Plane>(
     let own = match attribute(plane, &presented) {
         // Where nothing is injected, an Authorization that is no session token is the guest's own and its business.
         Err(denial) if denial.code() == DenyCode::TokenInvalid && rule.injection.is_none() => None,
+        // What a fresh token of the same session says of the connection, the guest could say with that token itself:
+        // its older one still says that this request asks for the credential.
+        Err(denial) if is_renewed(plane, request.attributed, &denial) => {
+            request.attributed.cloned()
+        }
         other => other.map_err(by_rule)?,
     };
     // The connection's session is asked again: it may have been ended since.
@@ -374,6 +482,14 @@ fn identify_session<P: Plane>(
         }
         (None, None) => Err(by_rule(DenyCode::TokenMissing.into())),
     }
+}
+
+/// Whether the token that ran out is of the session that a token of this moment attributes the connection to.
+fn is_renewed<P: Plane>(plane: &P, attributed: Option<&Session>, denial: &Denial) -> bool {
+    denial.code() == DenyCode::TokenExpired
+        && attributed.is_some_and(|session| {
+            denial.session() == Some(session.id()) && session.claims().expires > plane.now()
+        })
 }
 
 /// Whether a token stands in the URL, other than in the parameter that the credential takes the place of.

@@ -237,7 +237,10 @@ fn holds_token(text: &str, tokens: &impl TokenVerifier, now: UnixSeconds) -> boo
         let signature = signature.len().min(SIGNATURE);
         let length = header.len() + claims.len() + 2 + signature;
         let token = run.get(..length).unwrap_or_default();
-        if matches!(tokens.verify(token, now), Ok(_) | Err(TokenFault::Expired)) {
+        if matches!(
+            tokens.verify(token, now),
+            Ok(_) | Err(TokenFault::Expired(_))
+        ) {
             return true;
         }
     }

@@ -8,7 +8,7 @@ use http::{HeaderName, Method};
 use crate::{
     address::{AddressExceptions, DenySet},
     denial::{Denial, DenyCode},
-    destination::{Destination, Transport},
+    destination::{Destination, Transport, of_rule},
     name::{HostName, HostPattern, parent_of},
     path::PathPattern,
 };
@@ -308,6 +308,8 @@ pub struct Policy {
     session_limits: SessionLimits,
     token_headers: Vec<HeaderName>,
     rules: usize,
+    /// What every host is served by that no rule covers.
+    open: Option<Arc<Rule>>,
 }
 
 impl Policy {
@@ -336,6 +338,16 @@ impl Policy {
             table.entry(key.clone()).or_default().push(Arc::new(rule));
         }
         policy
+    }
+
+    /// The same policy, open: up to `most` hosts that no rule covers are served as `rule` says, each as if the rule
+    /// named it. For learning only; no file can say this.
+    #[must_use]
+    pub fn open_to_all(mut self, rule: Rule, most: u32) -> Self {
+        self.open = Some(Arc::new(rule));
+        let bound = &mut self.session_limits.distinct_destinations;
+        *bound = Some(bound.map_or(most, |bound| bound.min(most)));
+        self
     }
 
     /// The deny-set for resolved addresses.
@@ -377,7 +389,67 @@ impl Policy {
 
     /// Every rule, in no particular order.
     pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
-        self.exact.values().chain(self.wildcard.values()).flatten()
+        let named = self.exact.values().chain(self.wildcard.values());
+        named.flatten().chain(&self.open)
+    }
+
+    /// The rules that cover a host, on whatever port: those of its exact name, else those of its wildcard.
+    fn covering(&self, host: &HostName) -> &[Arc<Rule>] {
+        self.exact
+            .get(host)
+            .or_else(|| parent_of(host).and_then(|parent| self.wildcard.get(parent)))
+            .map(Vec::as_slice)
+            .or(self.open.as_ref().map(std::slice::from_ref))
+            .unwrap_or_default()
+    }
+
+    /// What a name may be looked up for: a destination of each rule that covers it and lets something out.
+    ///
+    /// # Errors
+    /// [`DenyCode::DestinationNotAllowed`].
+    pub fn allow_name(&self, host: &HostName) -> Result<Vec<AllowedDestination>, Denial> {
+        let covering = self.covering(host).iter();
+        let allowed: Vec<_> = covering
+            .filter(|rule| rule.posture != Posture::DenyAll)
+            .filter_map(|rule| {
+                Some(AllowedDestination {
+                    destination: of_rule(host.clone(), *rule.ports.first()?),
+                    rule: Arc::clone(rule),
+                })
+            })
+            .collect();
+        if allowed.is_empty() {
+            return Err(DenyCode::DestinationNotAllowed.into());
+        }
+        Ok(allowed)
+    }
+
+    /// The hosts of one name that have an opaque rule for this port: what a captured connection can be for whose peer
+    /// may speak first.
+    pub fn opaque_on(&self, port: Port) -> impl Iterator<Item = AllowedDestination> {
+        let exact = self.exact.iter();
+        exact.flat_map(move |(host, rules)| {
+            let opaque = rules.iter().filter(move |rule| {
+                rule.protocol == TunnelProtocol::Opaque
+                    && rule.posture != Posture::DenyAll
+                    && rule.ports.contains(&port)
+            });
+            opaque.map(move |rule| AllowedDestination {
+                destination: of_rule(host.clone(), port),
+                rule: Arc::clone(rule),
+            })
+        })
+    }
+
+    /// Every port that some rule lets out, sorted.
+    #[must_use]
+    pub fn ports(&self) -> Vec<Port> {
+        let ports: std::collections::BTreeSet<_> = self
+            .rules()
+            .filter(|rule| rule.posture != Posture::DenyAll)
+            .flat_map(|rule| rule.ports.iter().copied())
+            .collect();
+        ports.into_iter().collect()
     }
 
     /// Finds the one rule that covers a destination: an exact name before a wildcard, and no falling through from
@@ -386,12 +458,10 @@ impl Policy {
     /// # Errors
     /// [`DenyCode::DestinationNotAllowed`], [`DenyCode::PortNotAllowed`] or [`DenyCode::PlaintextNotAllowed`].
     pub fn allow(&self, destination: Destination) -> Result<AllowedDestination, Denial> {
-        let host = destination.host();
-        let rules = self
-            .exact
-            .get(host)
-            .or_else(|| parent_of(host).and_then(|parent| self.wildcard.get(parent)))
-            .ok_or(DenyCode::DestinationNotAllowed)?;
+        let rules = self.covering(destination.host());
+        if rules.is_empty() {
+            return Err(DenyCode::DestinationNotAllowed.into());
+        }
         let Some(rule) = rules
             .iter()
             .find(|rule| rule.ports.contains(&destination.port()))

@@ -16,6 +16,12 @@ pub enum Entry {
     Bumped,
     /// A request in clear inside a tunnel.
     TunnelledPlain,
+    /// A connection that was captured on its way to an address: the connection itself.
+    Transparent,
+    /// A request in clear on a captured connection.
+    TransparentPlain,
+    /// A question to the gateway's name server.
+    Dns,
     /// Bytes that never became a request.
     Listener,
 }
@@ -29,6 +35,9 @@ impl Entry {
             Self::AbsoluteForm => "absolute-form",
             Self::Bumped => "bumped",
             Self::TunnelledPlain => "tunnelled-plain",
+            Self::Transparent => "transparent",
+            Self::TransparentPlain => "transparent-plain",
+            Self::Dns => "dns",
             Self::Listener => "listener",
         }
     }

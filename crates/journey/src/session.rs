@@ -63,14 +63,14 @@ pub struct TokenClaims {
 }
 
 /// Why a token is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenFault {
     /// Not a token of a trusted issuer: wrong shape, algorithm, key, signature, issuer, audience or claims.
     #[error("not a valid session token: {0}")]
     Invalid(&'static str),
-    /// It was good once.
+    /// It was good once: this is what it said.
     #[error("expired")]
-    Expired,
+    Expired(Arc<TokenClaims>),
 }
 
 /// Verifies session tokens: shape, algorithm, `kid`, signature, `iss`, `aud`, `exp`, `nbf`. Implementations cache.
@@ -93,6 +93,9 @@ pub trait Denylist {
 pub enum TokenSlot {
     /// `Proxy-Authorization`: attributes, but draws no credential.
     Proxy,
+    /// None that the guest chose: the connection arrived on a socket that was opened for one session. Attributes, but
+    /// draws no credential.
+    Listener,
     /// A header field of the request itself.
     Header(HeaderName),
     /// A query parameter of the request itself.
@@ -271,8 +274,8 @@ fn decode_base64(text: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Stage *authenticate*. `Ok(None)` where no token is presented; every presented one that looks like a session
-/// token must be good, and all of them must be of one session.
+/// Stage *authenticate*. `Ok(None)` where no token is presented; one of them must be good, and all that are genuine
+/// must be of one session.
 ///
 /// # Errors
 /// [`DenyCode::TokenInvalid`], [`DenyCode::TokenExpired`] or [`DenyCode::SessionMismatch`].
@@ -281,29 +284,31 @@ pub fn authenticate(
     presented: &[PresentedToken<'_>],
     now: UnixSeconds,
 ) -> Result<Option<Authenticated>, Denial> {
-    let mut first: Option<Arc<TokenClaims>> = None;
-    let mut fault = None;
+    let (mut good, mut expired) = (None::<Arc<TokenClaims>>, None::<Arc<TokenClaims>>);
+    let mut invalid = None;
     for token in presented {
-        match verifier.verify(&token.text, now) {
-            Ok(claims) => match &first {
-                Some(known) if known.session != claims.session => {
-                    return Err(DenyCode::SessionMismatch.into());
-                }
-                Some(_) => {}
-                None => first = Some(claims),
-            },
+        let (found, claims) = match verifier.verify(&token.text, now) {
+            Ok(claims) => (&mut good, claims),
+            Err(TokenFault::Expired(claims)) => (&mut expired, claims),
             // A key that the guest brought along beside its token is no token: it is replaced later, never merged.
-            // Alone, it is refused. An expired token says more than an invalid one.
-            Err(TokenFault::Expired) => fault = Some(Denial::new(DenyCode::TokenExpired)),
+            // Alone, it is refused.
             Err(TokenFault::Invalid(why)) => {
-                fault = fault.or_else(|| Some(Denial::new(DenyCode::TokenInvalid).because(why)));
+                invalid = invalid.or(Some(why));
+                continue;
             }
+        };
+        found.get_or_insert_with(|| Arc::clone(&claims));
+        let differs = |known: &Arc<TokenClaims>| known.session != claims.session;
+        if good.iter().chain(&expired).any(differs) {
+            return Err(DenyCode::SessionMismatch.into());
         }
     }
-    match (first, fault) {
-        (Some(claims), _) => Ok(Some(Authenticated { claims })),
-        (None, Some(denial)) => Err(denial),
-        (None, None) => Ok(None),
+    // An expired token says more than an invalid one.
+    match (good, expired, invalid) {
+        (Some(claims), _, _) => Ok(Some(Authenticated { claims })),
+        (None, Some(claims), _) => Err(Denial::new(DenyCode::TokenExpired).of(&claims.session)),
+        (None, None, Some(why)) => Err(Denial::new(DenyCode::TokenInvalid).because(why)),
+        (None, None, None) => Ok(None),
     }
 }
 

@@ -34,6 +34,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    arrival::Arrival,
     body::AnswerBody,
     exchange::exchange,
     guard::{GuardState, GuardTimeouts, Guarded},
@@ -55,6 +56,8 @@ const MAX_SEND_BUFFER: usize = 256 * 1024;
 pub(crate) enum Carries {
     /// Requests in absolute form, each to its own destination.
     Proxied,
+    /// Requests in clear on a captured connection to this address, each to the host that its `Host` names.
+    Captured(SocketAddr),
     /// Requests inside a tunnel that was opened for one destination.
     Tunnelled {
         /// The tunnel's pass.
@@ -69,7 +72,7 @@ pub(crate) enum Carries {
 /// One guest connection.
 pub(crate) struct Carrier {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) client: SocketAddr,
+    pub(crate) arrival: Arrival,
     pub(crate) carries: Carries,
     pub(crate) guard: Arc<GuardState>,
     counted: Mutex<Vec<(SessionId, Destination, ConnectionSlot)>>,
@@ -78,10 +81,10 @@ pub(crate) struct Carrier {
 }
 
 impl Carrier {
-    pub(crate) fn new(shared: &Arc<Shared>, client: SocketAddr, carries: Carries) -> Arc<Self> {
+    pub(crate) fn new(shared: &Arc<Shared>, arrival: Arrival, carries: Carries) -> Arc<Self> {
         Arc::new(Self {
             shared: Arc::clone(shared),
-            client,
+            arrival,
             carries,
             guard: GuardState::new(shared.marker.clone()),
             counted: Mutex::default(),
@@ -92,6 +95,7 @@ impl Carrier {
     pub(crate) fn entry(&self) -> Entry {
         match &self.carries {
             Carries::Proxied => Entry::AbsoluteForm,
+            Carries::Captured(_) => Entry::TransparentPlain,
             Carries::Tunnelled { entry, .. } => *entry,
         }
     }
@@ -256,7 +260,7 @@ impl Carrier {
     fn is_still_allowed(&self) -> Result<(), Denial> {
         match &self.carries {
             // Each request is judged by the policy of its moment.
-            Carries::Proxied => Ok(()),
+            Carries::Proxied | Carries::Captured(_) => Ok(()),
             Carries::Tunnelled { pass, .. } => {
                 still_allowed(&self.shared.live().policy, pass.allowed(), None)
             }

@@ -13,12 +13,12 @@ use outgate_journey::{
     },
     record::Entry,
     resolve::ResolvedDestination,
-    session::presented_to_proxy,
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{
     answer::{Afterwards, Challenge, refuse, to_wire},
+    arrival::Arrival,
     dial::dial,
     limits::ConnectionSlot,
     shared::{Live, Shared},
@@ -32,7 +32,7 @@ const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 pub(crate) struct GuestConnection {
     pub(crate) stream: TcpStream,
     pub(crate) received: BytesMut,
-    pub(crate) client: SocketAddr,
+    pub(crate) arrival: Arrival,
 }
 
 /// A `CONNECT` that was read.
@@ -55,14 +55,14 @@ pub(crate) async fn connect(
     mut guest: GuestConnection,
     request: ConnectRequest,
 ) -> Connect {
-    let mut trail = Trail::begin(shared, Entry::Connect, guest.client);
+    let mut trail = Trail::begin(shared, Entry::Connect, &guest.arrival);
     trail.note_request(
         &Method::CONNECT,
         Some(&request.target),
         "",
         Version::HTTP_11,
     );
-    let admitted = match admit(shared, &request, &mut trail).await {
+    let admitted = match admit_connect(shared, &guest.arrival, &request, &mut trail).await {
         Ok(admitted) => admitted,
         Err(denial) => {
             trail.deny(&denial);
@@ -108,17 +108,29 @@ pub(crate) struct Admitted {
     pub(crate) dialled: Option<(TcpStream, SocketAddr)>,
 }
 
-/// The journey of a tunnel up to its answer.
-async fn admit(
+/// The journey of a `CONNECT` up to its answer.
+async fn admit_connect(
     shared: &Arc<Shared>,
+    arrival: &Arrival,
     request: &ConnectRequest,
     trail: &mut Trail,
 ) -> Result<Admitted, Denial> {
     let live = shared.live();
     let destination = identify_connect(&request.target)?;
     trail.note_destination(&destination);
-    let presented = presented_to_proxy(&request.headers);
-    let pass = judge_connection(&shared.plane, &live.policy, destination, &presented)?;
+    let token = arrival.listener_token();
+    let tokens = token.beside(Some(&request.headers));
+    let pass = judge_connection(&shared.plane, &live.policy, destination, &tokens)?;
+    admit(shared, live, pass, trail).await
+}
+
+/// The journey of a judged connection, on every way in, up to where it may be opened.
+pub(crate) async fn admit(
+    shared: &Arc<Shared>,
+    live: Arc<Live>,
+    pass: ConnectionPass,
+    trail: &mut Trail,
+) -> Result<Admitted, Denial> {
     let mut slot = None;
     if let Some(session) = pass.session() {
         trail.note_session(session);

@@ -11,9 +11,10 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use outgate_journey::{
     denial::{Denial, DenyCode, Fault},
-    destination::{Destination, identify_absolute_form},
-    gate::{RequestEvidence, attribute, judge_request},
-    session::{Session, presented_to_proxy},
+    destination::{Destination, identify_absolute_form, identify_captured},
+    gate::{RequestEvidence, judge_request},
+    policy::Port,
+    session::Session,
 };
 
 use crate::{
@@ -33,7 +34,10 @@ pub(crate) async fn exchange(
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
     let active = carrier.guard.begin_exchange();
-    let mut trail = Trail::begin(&carrier.shared, carrier.entry(), carrier.client);
+    let mut trail = Trail::begin(&carrier.shared, carrier.entry(), &carrier.arrival);
+    if let Carries::Captured(dialled) = &carrier.carries {
+        trail.note_dialled(*dialled);
+    }
     let version = request.version();
     let wants_upgrade = request.headers().contains_key(http::header::UPGRADE);
     let is_awaited = request.headers().contains_key(http::header::EXPECT);
@@ -95,7 +99,7 @@ impl Leg {
     fn new(carrier: &Carrier) -> Self {
         let challenge = match carrier.carries {
             Carries::Proxied => Challenge::Proxy,
-            Carries::Tunnelled { .. } => Challenge::Destination,
+            Carries::Captured(_) | Carries::Tunnelled { .. } => Challenge::Destination,
         };
         Self { challenge }
     }
@@ -173,14 +177,27 @@ async fn carry(
 
 /// Which destination, and whose connection.
 fn identify(carrier: &Carrier, parts: &Parts) -> Result<(Destination, Option<Session>), Denial> {
+    let (arrival, plane) = (&carrier.arrival, &carrier.shared.plane);
     match &carrier.carries {
         Carries::Tunnelled {
             pass, destination, ..
-        } => Ok((destination.clone(), pass.session().cloned())),
+        } => {
+            // The listener's token is renewed while the tunnel lives; the one on a CONNECT is not.
+            let session = match &arrival.own {
+                Some(_) => arrival.attribute(plane, None)?,
+                None => pass.session().cloned(),
+            };
+            Ok((destination.clone(), session))
+        }
         Carries::Proxied => {
             let destination = identify_absolute_form(&parts.uri, &parts.headers)?;
-            let session = attribute(&carrier.shared.plane, &presented_to_proxy(&parts.headers))?;
+            let session = arrival.attribute(plane, Some(&parts.headers))?;
             Ok((destination, session))
+        }
+        Carries::Captured(dialled) => {
+            let port = Port::new(dialled.port()).ok_or(DenyCode::HostInvalid)?;
+            let destination = identify_captured(&parts.uri, &parts.headers, port)?;
+            Ok((destination, arrival.attribute(plane, None)?))
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A running gateway: what its parts share, how it starts, takes a new policy over, and stops.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
@@ -20,7 +21,7 @@ use outgate_journey::{
     session::{Denylist, TokenFault, TokenVerifier},
 };
 use outgate_pki::{CertificateAuthority, Minter, RootSource, write_bundle};
-use outgate_session::{KeyRing, Verifier};
+use outgate_session::{KeyRing, Verifier, new_session_id};
 use quick_cache::sync::Cache;
 use tokio::{
     net::TcpListener,
@@ -28,14 +29,17 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+#[cfg(target_os = "linux")]
+use crate::names::{self, NameSockets};
 use crate::{
+    arrival::{OwnSession, keep_fresh, own_ttl},
     clock::unix_now,
     limits::SessionCounters,
-    listener::accept,
+    listener::{Door, DoorKind, accept},
     random_hex,
     resolver::{GatewayResolver, ResolverError},
     server_tls::ServerTls,
-    shared::{Live, NativePlane, Shared},
+    shared::{Live, NativePlane, Observer, Shared},
     state::{StateError, StateLock, StatePaths},
     upstream_tls::{RootsError, UpstreamTls},
 };
@@ -104,12 +108,59 @@ pub enum GatewayError {
 pub struct Gateway {
     shared: Arc<Shared>,
     config: Arc<ArcSwap<Config>>,
+    keys: Arc<KeyRing>,
     /// One reload at a time.
     reloading: Mutex<()>,
-    state: StatePaths,
+    home: Home,
     proxy: Vec<SocketAddr>,
-    _socket: SocketFile,
-    _lock: StateLock,
+}
+
+/// Where a gateway keeps what it knows.
+enum Home {
+    /// In a folder, which outlives it.
+    Folder {
+        state: StatePaths,
+        _socket: SocketFile,
+        _lock: StateLock,
+    },
+    /// In memory: keys, CA and sessions end with it.
+    Memory {
+        /// The CA's certificate, in PEM.
+        ca: Option<String>,
+    },
+}
+
+/// What says whose a connection is that arrives on a session's sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attribution {
+    /// The socket: nobody but the session's guests can reach it.
+    BySocket,
+    /// The guest's token.
+    ByToken,
+}
+
+/// Sockets on which the guests of one session reach the gateway.
+pub struct SessionSockets {
+    /// Of the explicit proxy.
+    pub proxy: Vec<TcpListener>,
+    /// On which connections to every address arrive; a connection's local address is the one that was dialled.
+    pub transparent: Vec<TcpListener>,
+    /// Of the name server.
+    #[cfg(target_os = "linux")]
+    pub names: NameSockets,
+}
+
+impl SessionSockets {
+    /// Of the explicit proxy alone.
+    #[must_use]
+    pub fn of_proxy(listener: TcpListener) -> Self {
+        Self {
+            proxy: vec![listener],
+            transparent: Vec::new(),
+            #[cfg(target_os = "linux")]
+            names: NameSockets::default(),
+        }
+    }
 }
 
 impl Gateway {
@@ -122,48 +173,20 @@ impl Gateway {
         let now = unix_now();
         let keys = KeyRing::open(&state.keys(), ISSUER, AUDIENCE, now)
             .map_err(|error| GatewayError::Keys(error.to_string()))?;
-        let keys = Arc::new(keys);
         let sessions = Sessions::open(&state.sessions(), now)
             .map_err(|error| GatewayError::Sessions(error.to_string()))?;
-        let sessions = Arc::new(sessions);
         let audit_dir = config.audit_dir.clone().unwrap_or_else(|| state.audit());
-        let audit =
-            AuditLog::open(&audit_dir).map_err(|error| GatewayError::Audit(error.to_string()))?;
-        refuse_tokens_as_credentials(&config, &keys.verifier())?;
-        let (credentials, problems) = CredentialStore::open(&config.credentials, &forms(&config));
-        problems
-            .iter()
-            .for_each(|problem| tracing::warn!("{problem}"));
-
         let (listeners, proxy) = bind(&config.listen.proxy).await?;
-        let plane = NativePlane {
-            tokens: keys.verifier(),
-            sessions: Arc::clone(&sessions),
-            limits: SessionCounters::new(),
-            resolver: GatewayResolver::new(&config.resolver)?,
-            credentials,
-            audit,
-        };
-        let server_tls = config.needs_ca().then(|| open_ca(&state)).transpose()?;
-        let shared = Arc::new(Shared {
-            plane,
-            current: ArcSwap::from_pointee(live(&config, &proxy, 0)?),
-            reloads: watch::Sender::new(0),
-            server_tls: ArcSwapOption::new(server_tls.map(Arc::new)),
-            speaks_http2: Cache::new(PROTOCOL_CACHE),
-            pool: Arc::default(),
-            room: Arc::new(Semaphore::new(
-                config.listen.max_connections.min(Semaphore::MAX_PERMITS),
-            )),
-            tasks: TaskTracker::new(),
-            stopping: CancellationToken::new(),
-            killing: CancellationToken::new(),
-            marker: random_hex()?,
-            next_id: AtomicU64::new(1),
-            id_prefix: random_hex()?.split_off(24),
-        });
-
         let socket = state.operator_socket();
+        let parts = Parts {
+            keys: Arc::new(keys),
+            sessions: Arc::new(sessions),
+            audit: audit_dir,
+            observer: None,
+            server_tls: config.needs_ca().then(|| open_ca(&state)).transpose()?,
+        };
+        let (keys, sessions) = (Arc::clone(&parts.keys), Arc::clone(&parts.sessions));
+        let shared = share(&config, parts, &proxy)?;
         let door = operator::bind(&socket).map_err(GatewayError::Operator)?;
         let config = Arc::new(ArcSwap::from_pointee(config));
         let ttl_of = Arc::clone(&shared);
@@ -183,19 +206,150 @@ impl Gateway {
             now: unix_now,
         });
         spawn_until_stopped(&shared, operator.serve(door));
-        spawn_until_stopped(&shared, keep_house(Arc::clone(&shared), keys));
-        for listener in listeners {
-            shared.tasks.spawn(accept(Arc::clone(&shared), listener));
-        }
-        Ok(Self {
-            shared,
-            config,
-            reloading: Mutex::new(()),
+        let home = Home::Folder {
             state,
-            proxy,
             _socket: SocketFile(socket),
             _lock: lock,
-        })
+        };
+        let gateway = Self::assemble(shared, config, keys, home, proxy);
+        let door = Door {
+            kind: DoorKind::Proxy,
+            own: None,
+        };
+        gateway.accept(listeners, &door);
+        Ok(gateway)
+    }
+
+    /// Starts a gateway that keeps nothing but its audit trail, in the folder `audit`. It has no operator socket, and
+    /// listens nowhere until [`Self::serve_session`]; `listeners` are the sockets among those of then that are in this
+    /// process's own network, and never dialled.
+    ///
+    /// # Errors
+    /// [`GatewayError`].
+    pub fn start_in_memory(
+        config: Config,
+        audit: PathBuf,
+        listeners: &[SocketAddr],
+        observer: Observer,
+    ) -> Result<Self, GatewayError> {
+        let now = unix_now();
+        let keys = KeyRing::in_memory(ISSUER, AUDIENCE, now)
+            .map_err(|error| GatewayError::Keys(error.to_string()))?;
+        let ca = config
+            .needs_ca()
+            .then(|| CertificateAuthority::in_memory(now))
+            .transpose()
+            .map_err(|error| GatewayError::Ca(error.to_string()))?;
+        let certificate = ca.as_ref().map(|ca| ca.certificate_pem().to_owned());
+        let parts = Parts {
+            keys: Arc::new(keys),
+            sessions: Arc::new(Sessions::in_memory()),
+            audit,
+            observer: Some(observer),
+            server_tls: ca.map(minting).transpose()?,
+        };
+        let keys = Arc::clone(&parts.keys);
+        let shared = share(&config, parts, listeners)?;
+        let config = Arc::new(ArcSwap::from_pointee(config));
+        let home = Home::Memory { ca: certificate };
+        Ok(Self::assemble(shared, config, keys, home, listeners.into()))
+    }
+
+    fn assemble(
+        shared: Arc<Shared>,
+        config: Arc<ArcSwap<Config>>,
+        keys: Arc<KeyRing>,
+        home: Home,
+        proxy: Vec<SocketAddr>,
+    ) -> Self {
+        spawn_until_stopped(&shared, keep_house(Arc::clone(&shared), Arc::clone(&keys)));
+        Self {
+            shared,
+            config,
+            keys,
+            reloading: Mutex::new(()),
+            home,
+            proxy,
+        }
+    }
+
+    fn accept(&self, listeners: Vec<TcpListener>, door: &Door) {
+        for listener in listeners {
+            let shared = Arc::clone(&self.shared);
+            let accepting = accept(shared, listener, door.clone());
+            self.shared.tasks.spawn(accepting);
+        }
+    }
+
+    /// Begins a session whose token this process keeps fresh.
+    ///
+    /// # Errors
+    /// [`GatewayError`].
+    pub fn begin_session(
+        &self,
+        labels: BTreeMap<String, String>,
+    ) -> Result<Arc<OwnSession>, GatewayError> {
+        let (now, ttl) = (unix_now(), own_ttl(&self.shared));
+        let id = new_session_id();
+        let minted = self
+            .keys
+            .mint(&id, ttl, now)
+            .map_err(|error| GatewayError::Keys(error.to_string()))?;
+        self.shared
+            .plane
+            .sessions
+            .create(&id, labels, minted.expires, now)
+            .map_err(|error| GatewayError::Sessions(error.to_string()))?;
+        let own = Arc::new(OwnSession::new(id, minted.token));
+        let (shared, keys) = (Arc::clone(&self.shared), Arc::clone(&self.keys));
+        spawn_until_stopped(&self.shared, keep_fresh(shared, keys, Arc::clone(&own)));
+        Ok(own)
+    }
+
+    /// Serves sockets for one session's guests. With `attributes`, whoever connects to them *is* the session, because
+    /// nobody else can reach them; otherwise the guest's token says so.
+    pub fn serve_session(
+        &self,
+        sockets: SessionSockets,
+        session: &Arc<OwnSession>,
+        attribution: Attribution,
+    ) {
+        let own = (attribution == Attribution::BySocket).then(|| Arc::clone(session));
+        let door = |kind| Door {
+            kind,
+            own: own.clone(),
+        };
+        self.accept(sockets.proxy, &door(DoorKind::Proxy));
+        self.accept(sockets.transparent, &door(DoorKind::Transparent));
+        #[cfg(target_os = "linux")]
+        names::serve(&self.shared, sockets.names, own.as_ref());
+    }
+
+    /// Ends a session and cuts what it has open.
+    ///
+    /// # Errors
+    /// [`GatewayError::Sessions`]; it is cut all the same.
+    pub fn end_session(&self, session: &OwnSession) -> Result<(), GatewayError> {
+        self.shared
+            .plane
+            .sessions
+            .end(session.id(), unix_now())
+            .map_err(|error| GatewayError::Sessions(error.to_string()))
+    }
+
+    /// The CA's certificate, in PEM, of a gateway that keeps it in memory.
+    #[must_use]
+    pub fn ca_in_memory(&self) -> Option<&str> {
+        match &self.home {
+            Home::Memory { ca } => ca.as_deref(),
+            Home::Folder { .. } => None,
+        }
+    }
+
+    /// The audit trail's file.
+    #[must_use]
+    pub fn audit_file(&self) -> &Path {
+        self.shared.plane.audit.path()
     }
 
     /// The sockets of the explicit proxy.
@@ -204,10 +358,13 @@ impl Gateway {
         &self.proxy
     }
 
-    /// The state folder.
+    /// The state folder, if it has one.
     #[must_use]
-    pub const fn state(&self) -> &StatePaths {
-        &self.state
+    pub const fn state(&self) -> Option<&StatePaths> {
+        match &self.home {
+            Home::Folder { state, .. } => Some(state),
+            Home::Memory { .. } => None,
+        }
     }
 
     /// Whether some destination is bumped, so that guests need the CA.
@@ -240,9 +397,11 @@ impl Gateway {
         let shared = &self.shared;
         let live = live(&next, &self.proxy, shared.live().number + 1)?;
         if next.needs_ca() && shared.server_tls.load().is_none() {
-            shared
-                .server_tls
-                .store(Some(Arc::new(open_ca(&self.state)?)));
+            // Guests that started without a CA do not trust one that is made later, unless they are told of it.
+            let state = self
+                .state()
+                .ok_or_else(|| GatewayError::NeedsRestart(vec!["the first bumped destination"]))?;
+            shared.server_tls.store(Some(Arc::new(open_ca(state)?)));
         }
         refuse_tokens_as_credentials(&next, &shared.plane.tokens)?;
         shared.plane.resolver.reconfigure(&next.resolver)?;
@@ -332,7 +491,7 @@ fn refuse_tokens_as_credentials(config: &Config, tokens: &Verifier) -> Result<()
         let is_token = std::env::var(name).is_ok_and(|value| {
             matches!(
                 tokens.verify(&value, unix_now()),
-                Ok(_) | Err(TokenFault::Expired)
+                Ok(_) | Err(TokenFault::Expired(_))
             )
         });
         if is_token {
@@ -369,6 +528,56 @@ fn live(config: &Config, proxy: &[SocketAddr], number: u64) -> Result<Live, Root
     })
 }
 
+/// What a gateway is made of besides its configuration.
+struct Parts {
+    keys: Arc<KeyRing>,
+    sessions: Arc<Sessions>,
+    audit: PathBuf,
+    observer: Option<Observer>,
+    server_tls: Option<ServerTls>,
+}
+
+fn share(config: &Config, parts: Parts, proxy: &[SocketAddr]) -> Result<Arc<Shared>, GatewayError> {
+    let audit =
+        AuditLog::open(&parts.audit).map_err(|error| GatewayError::Audit(error.to_string()))?;
+    refuse_tokens_as_credentials(config, &parts.keys.verifier())?;
+    let (credentials, problems) = CredentialStore::open(&config.credentials, &forms(config));
+    problems
+        .iter()
+        .for_each(|problem| tracing::warn!("{problem}"));
+    let plane = NativePlane {
+        tokens: parts.keys.verifier(),
+        sessions: parts.sessions,
+        limits: SessionCounters::new(),
+        resolver: GatewayResolver::new(&config.resolver)?,
+        credentials,
+        audit,
+    };
+    Ok(Arc::new(Shared {
+        plane,
+        current: ArcSwap::from_pointee(live(config, proxy, 0)?),
+        reloads: watch::Sender::new(0),
+        server_tls: ArcSwapOption::new(parts.server_tls.map(Arc::new)),
+        speaks_http2: Cache::new(PROTOCOL_CACHE),
+        pool: Arc::default(),
+        room: Arc::new(Semaphore::new(
+            config.listen.max_connections.min(Semaphore::MAX_PERMITS),
+        )),
+        tasks: TaskTracker::new(),
+        stopping: CancellationToken::new(),
+        killing: CancellationToken::new(),
+        observer: parts.observer,
+        marker: random_hex()?,
+        next_id: AtomicU64::new(1),
+        id_prefix: random_hex()?.split_off(24),
+    }))
+}
+
+fn minting(authority: CertificateAuthority) -> Result<ServerTls, GatewayError> {
+    ServerTls::new(Minter::new(Arc::new(authority), LEAF_CACHE))
+        .map_err(|error| GatewayError::Ca(error.to_string()))
+}
+
 fn open_ca(state: &StatePaths) -> Result<ServerTls, GatewayError> {
     let failed = |error: &dyn std::fmt::Display| GatewayError::Ca(error.to_string());
     let authority =
@@ -381,7 +590,7 @@ fn open_ca(state: &StatePaths) -> Result<ServerTls, GatewayError> {
             "the system has no root certificates: with the bundle, workloads verify bumped destinations only"
         );
     }
-    ServerTls::new(Minter::new(Arc::new(authority), LEAF_CACHE)).map_err(|e| failed(&e))
+    minting(authority)
 }
 
 async fn bind(
@@ -426,7 +635,7 @@ mod tests {
     use outgate_journey::record::Entry;
 
     use super::*;
-    use crate::trail::Trail;
+    use crate::{arrival::Arrival, trail::Trail};
 
     const EMPTY: &str = "version: 1\nlisten: { proxy: 127.0.0.1:0 }\nresolver: { servers: [\"127.0.0.1:9\"] }\n\
                          upstream: { roots: bundled }\n";
@@ -443,14 +652,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let gateway = gateway(folder.path()).await;
         let shared = Arc::clone(&gateway.shared);
-        let client = "127.0.0.1:1".parse().unwrap();
+        let arrival = Arrival {
+            client: "127.0.0.1:1".parse().unwrap(),
+            own: None,
+        };
         let panicked = tokio::spawn(async move {
-            let _trail = Trail::begin(&shared, Entry::AbsoluteForm, client);
+            let _trail = Trail::begin(&shared, Entry::AbsoluteForm, &arrival);
             panic!("on purpose");
         });
         assert!(panicked.await.unwrap_err().is_panic());
         gateway.stop().await.unwrap();
-        let trail = std::fs::read_to_string(gateway.state().audit().join("audit.jsonl")).unwrap();
+        let trail = std::fs::read_to_string(gateway.audit_file()).unwrap();
         assert!(trail.contains("internal_fault"), "{trail}");
     }
 
@@ -459,7 +671,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let gateway = gateway(folder.path()).await;
         assert!(!gateway.has_ca());
-        assert!(!gateway.state().ca().exists());
+        assert!(!gateway.state().unwrap().ca().exists());
         gateway.stop().await.unwrap();
     }
 }

@@ -5,7 +5,9 @@
 //! is the one place that says no.
 
 mod answer;
+pub mod arrival;
 mod body;
+mod captured;
 mod carrier;
 pub mod clock;
 mod connect;
@@ -17,13 +19,15 @@ mod guard;
 mod limits;
 mod listener;
 mod metered;
+#[cfg(target_os = "linux")]
+pub mod names;
 mod outgoing;
 mod pool;
 mod prefixed;
 mod relay;
 pub mod resolver;
 mod server_tls;
-mod shared;
+pub mod shared;
 pub mod state;
 mod trail;
 mod tunnel;

@@ -1,5 +1,5 @@
-//! The explicit proxy's listener: accepts, bounds how many connections there are, reads each one's first request and
-//! hands it to its entry. Decides nothing.
+//! The listeners: accept, and bound how many connections there are. On the explicit proxy's, read each connection's
+//! first request and hand it to its entry; a captured connection has one of its own. Decide nothing.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -17,26 +17,42 @@ use tokio::{
 
 use crate::{
     answer::{Afterwards, Challenge, denial_of, refuse, to_wire},
+    arrival::{Arrival, OwnSession},
+    captured,
     carrier::{Carrier, Carries},
     connect::{Connect, ConnectRequest, GuestConnection, connect},
     shared::Shared,
     trail::Trail,
 };
 
-/// How many records may wait for the audit store before connections are refused.
-const AUDIT_BACKLOG: usize = 65_536;
 /// How many tries a client has to send a `CONNECT` that is let through.
 const MAX_TRIES: usize = 8;
 
+/// What a listener's connections are.
+#[derive(Clone)]
+pub(crate) struct Door {
+    pub(crate) kind: DoorKind,
+    /// The session that the listener was opened for, if it was for one.
+    pub(crate) own: Option<Arc<OwnSession>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DoorKind {
+    /// Connections to the proxy.
+    Proxy,
+    /// Connections that were captured on their way to some address.
+    Transparent,
+}
+
 /// Accepts connections until the gateway stops.
-pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, door: Door) {
     loop {
         let accepted = tokio::select! {
             () = shared.stopping.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, client)) => admit(&shared, stream, client),
+            Ok((stream, client)) => admit(&shared, stream, client, &door),
             Err(error) => {
                 // Out of descriptors or a connection that died in the queue: either passes.
                 tracing::warn!(%error, "accept failed");
@@ -46,47 +62,63 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-fn admit(shared: &Arc<Shared>, stream: TcpStream, client: SocketAddr) {
-    // Records that cannot be written are kept, so what makes records has to stop before memory does.
-    if shared.plane.audit.pending() > AUDIT_BACKLOG {
+fn admit(shared: &Arc<Shared>, stream: TcpStream, client: SocketAddr, door: &Door) {
+    if !shared.keeps_records() {
         tracing::error!(
             code = "audit_backlog",
             "connection refused: the audit trail is not being written"
         );
         return;
     }
-    let Ok(room) = Arc::clone(&shared.room).try_acquire_owned() else {
-        let mut trail = Trail::begin(shared, Entry::Listener, client);
-        let denial = Denial::new(DenyCode::TooManyConnections);
-        trail.deny(&denial);
-        let response = refuse(
-            &denial,
-            trail.request_id(),
-            Challenge::Proxy,
-            Afterwards::Close,
-        );
-        trail.answer(response.status());
-        // Said if the socket takes it at once; nobody waits for a connection there is no room for.
-        let _ = stream.try_write(&to_wire(&response));
-        return;
+    let arrival = Arrival {
+        client,
+        own: door.own.clone(),
     };
-    let shared = Arc::clone(shared);
+    let Ok(room) = Arc::clone(&shared.room).try_acquire_owned() else {
+        return turn_back(shared, &stream, &arrival, door.kind);
+    };
+    let (shared, kind) = (Arc::clone(shared), door.kind);
     shared.tasks.clone().spawn(async move {
-        serve(&shared, stream, client).await;
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "guest connection ended");
+            return;
+        }
+        let guest = GuestConnection {
+            stream,
+            received: BytesMut::new(),
+            arrival,
+        };
+        match kind {
+            DoorKind::Proxy => serve(&shared, guest).await,
+            DoorKind::Transparent => captured::serve(&shared, guest).await,
+        }
         drop(room);
     });
 }
 
-async fn serve(shared: &Arc<Shared>, stream: TcpStream, client: SocketAddr) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "guest connection ended");
+/// There is no room. Said if the socket takes it at once, and where it is known what the client speaks; nobody waits for
+/// a connection that there is no room for.
+fn turn_back(shared: &Arc<Shared>, stream: &TcpStream, arrival: &Arrival, kind: DoorKind) {
+    let mut trail = Trail::begin(shared, Entry::Listener, arrival);
+    let denial = Denial::new(DenyCode::TooManyConnections);
+    trail.deny(&denial);
+    if kind == DoorKind::Transparent {
+        if let Ok(dialled) = stream.local_addr() {
+            trail.note_dialled(dialled);
+        }
         return;
     }
-    let mut guest = GuestConnection {
-        stream,
-        received: BytesMut::new(),
-        client,
-    };
+    let response = refuse(
+        &denial,
+        trail.request_id(),
+        Challenge::Proxy,
+        Afterwards::Close,
+    );
+    trail.answer(response.status());
+    let _ = stream.try_write(&to_wire(&response));
+}
+
+async fn serve(shared: &Arc<Shared>, mut guest: GuestConnection) {
     for _ in 0..MAX_TRIES {
         let read = tokio::select! {
             read = read_first_head(shared, &mut guest) => read,
@@ -96,7 +128,7 @@ async fn serve(shared: &Arc<Shared>, stream: TcpStream, client: SocketAddr) {
             First::Closed => return,
             First::Fault(fault) => return refuse_head(shared, guest, fault).await,
             First::Head(head) if !head.is_connect => {
-                let carrier = Carrier::new(shared, client, Carries::Proxied);
+                let carrier = Carrier::new(shared, guest.arrival, Carries::Proxied);
                 return carrier.serve_http1(guest.stream, guest.received).await;
             }
             First::Head(head) => {
@@ -154,7 +186,7 @@ async fn read_first_head(shared: &Shared, guest: &mut GuestConnection) -> First 
 }
 
 async fn refuse_head(shared: &Arc<Shared>, mut guest: GuestConnection, fault: HeadFault) {
-    let mut trail = Trail::begin(shared, Entry::Listener, guest.client);
+    let mut trail = Trail::begin(shared, Entry::Listener, &guest.arrival);
     let denial: Denial = denial_of(fault);
     trail.deny(&denial);
     let response = refuse(

@@ -18,6 +18,7 @@ use outgate_journey::{
     gate::Plane,
     name::HostName,
     policy::{Policy, Port},
+    record::DecisionRecord,
     session::UnixSeconds,
 };
 use outgate_session::Verifier;
@@ -29,6 +30,9 @@ use crate::{
     clock::unix_now, limits::SessionCounters, pool::Pool, resolver::GatewayResolver,
     server_tls::ServerTls, upstream_tls::UpstreamTls,
 };
+
+/// How many records may wait for the audit store before nothing more is served.
+const AUDIT_BACKLOG: usize = 65_536;
 
 /// What a new policy replaces as one.
 pub(crate) struct Live {
@@ -82,6 +86,9 @@ impl Plane for NativePlane {
     }
 }
 
+/// Is shown every record, on the thread that made it: it must be quick.
+pub type Observer = Box<dyn Fn(&DecisionRecord) + Send + Sync>;
+
 /// What every connection shares.
 pub(crate) struct Shared {
     pub(crate) plane: NativePlane,
@@ -98,6 +105,8 @@ pub(crate) struct Shared {
     pub(crate) stopping: CancellationToken,
     /// The grace period is over.
     pub(crate) killing: CancellationToken,
+    /// Is shown every record.
+    pub(crate) observer: Option<Observer>,
     /// What no guest can guess: marks the requests that the guard makes.
     pub(crate) marker: String,
     pub(crate) next_id: AtomicU64,
@@ -105,6 +114,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Whether the audit store keeps up. Records that cannot be written are kept, so what makes records has to stop
+    /// before memory does.
+    pub(crate) fn keeps_records(&self) -> bool {
+        self.plane.audit.pending() <= AUDIT_BACKLOG
+    }
+
     /// The policy of this moment.
     pub(crate) fn live(&self) -> Arc<Live> {
         self.current.load_full()

@@ -15,11 +15,12 @@ use outgate_journey::{
     inject::Attachment,
     outgoing::{resembles_token, reveals_token},
     record::{AuditSink, DecisionRecord, Ending, Entry, Verdict},
-    session::Session,
+    session::{Session, UnixSeconds},
 };
+use outgate_session::Verifier;
 use tokio_util::sync::CancellationToken;
 
-use crate::{body::Meter, clock, shared::Shared};
+use crate::{arrival::Arrival, body::Meter, clock, shared::Shared};
 
 const MAX_HOST: usize = 255;
 const MAX_PATH: usize = 1024;
@@ -35,17 +36,23 @@ pub(crate) struct Trail {
 }
 
 impl Trail {
-    /// Begins a record.
-    pub(crate) fn begin(shared: &Arc<Shared>, entry: Entry, client: SocketAddr) -> Self {
+    /// Begins a record; of whose it is, what its socket says is known from here on.
+    pub(crate) fn begin(shared: &Arc<Shared>, entry: Entry, arrival: &Arrival) -> Self {
         let time = u64::try_from(clock::since_epoch().as_millis()).unwrap_or(u64::MAX);
-        let record = DecisionRecord::begin(shared.next_request_id(), time, entry, client);
-        Self {
+        let record = DecisionRecord::begin(shared.next_request_id(), time, entry, arrival.client);
+        let mut trail = Self {
             shared: Arc::clone(shared),
             record: Some(Box::new(record)),
             started: Instant::now(),
             meter: Arc::default(),
             session_cut: None,
+        };
+        if arrival.own.is_some()
+            && let Ok(Some(session)) = arrival.attribute(&shared.plane, None)
+        {
+            trail.note_session(&session);
         }
+        trail
     }
 
     /// The counters that the exchange's bodies share with the record.
@@ -74,19 +81,16 @@ impl Trail {
         version: Version,
     ) {
         let (tokens, now) = (&self.shared.plane.tokens, clock::unix_now());
-        let clean = |text: &str, most| {
-            if resembles_token(text) || reveals_token(text, tokens, now) {
-                "[session token]".to_owned()
-            } else {
-                bounded(text, most)
-            }
-        };
+        let clean = |text: &str, most| clean(text, most, tokens, now);
         let method = clean(method.as_str(), MAX_METHOD);
         let host = host.map(|host| clean(host, MAX_HOST));
         let path = (!path.is_empty()).then(|| clean(path, MAX_PATH));
         self.note(|record| {
             record.method = Some(method);
-            record.host = host;
+            if host.is_some() {
+                record.host = host;
+                record.port = None;
+            }
             record.path = path;
             record.http_version = match version {
                 Version::HTTP_10 => Some("HTTP/1.0"),
@@ -95,6 +99,21 @@ impl Trail {
                 _ => None,
             };
         });
+    }
+
+    /// Notes the address that a captured connection was for, until it names a host.
+    pub(crate) fn note_dialled(&mut self, dialled: SocketAddr) {
+        self.note(|record| {
+            record.host = Some(dialled.ip().to_string());
+            record.port = Some(dialled.port());
+        });
+    }
+
+    /// Notes the name that was asked for.
+    pub(crate) fn note_name(&mut self, name: &str) {
+        let (tokens, now) = (&self.shared.plane.tokens, clock::unix_now());
+        let name = clean(name, MAX_HOST, tokens, now);
+        self.note(|record| record.host = Some(name));
     }
 
     /// Notes the destination once it has a canonical name.
@@ -237,6 +256,9 @@ impl Trail {
         record.bytes_in = self.meter.bytes_in.load(Ordering::Relaxed);
         record.scrubbed = self.meter.scrubbed.load(Ordering::Relaxed);
         record.ended_after = self.started.elapsed();
+        if let Some(observer) = &self.shared.observer {
+            observer(&record);
+        }
         self.shared.plane.audit.record(*record);
     }
 }
@@ -250,6 +272,14 @@ impl Drop for Trail {
             self.note(|record| record.ending = ending);
         }
         self.write();
+    }
+}
+
+fn clean(text: &str, most: usize, tokens: &Verifier, now: UnixSeconds) -> String {
+    if resembles_token(text) || reveals_token(text, tokens, now) {
+        "[session token]".to_owned()
+    } else {
+        bounded(text, most)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A tunnel that was opened: reads its first bytes, and carries it as the journey says: bumped, passed through, or
 //! not at all. Nothing is dialled before those bytes were judged.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use outgate_journey::{
@@ -18,6 +18,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
+    arrival::Arrival,
     body::Budget,
     carrier::{Carrier, Carries},
     clock::unix_now,
@@ -52,70 +53,63 @@ pub(crate) async fn carry(
         )
         .await;
     }
-    let opened = match read_first_bytes(&mut guest, admitted.live.timeouts.handshake).await {
-        Ok(opening) => judge(&admitted.pass, opening),
-        Err(denial) => Err(denial),
-    };
-    match opened {
-        Err(denial) => {
-            trail.deny(&denial);
-            drop(trail);
-            turn_away(guest, denial.code()).await;
-        }
-        Ok((treatment, hello)) => {
-            trail.note_treatment(treatment);
-            match treatment {
-                TunnelTreatment::PassThrough => dial_and_pass(shared, guest, admitted, trail).await,
-                TunnelTreatment::Bump => bump(shared, guest, admitted, &hello, trail).await,
-                TunnelTreatment::PlainHttp => serve_plain(shared, guest, admitted, trail).await,
-            }
-        }
+    match read_hello(&mut guest, admitted.live.timeouts.handshake).await {
+        Ok(hello) => carry_opened(shared, guest, admitted, hello, trail).await,
+        Err(denial) => turn_away(guest, trail, &denial).await,
     }
 }
 
-fn judge(
-    pass: &ConnectionPass,
-    opening: Opening,
-) -> Result<(TunnelTreatment, ClientHello), Denial> {
-    let hello = match opening {
-        Opening::Hello(hello) => Some(hello),
-        Opening::NotTls => None,
-        Opening::Incomplete | Opening::Malformed => {
-            return Err(Denial::new(DenyCode::TlsHandshakeFailed)
-                .because("not a ClientHello that can be trusted"));
-        }
-    };
-    let evidence = match &hello {
+/// Serves a tunnel whose first bytes were read: a ClientHello, or something else.
+pub(crate) async fn carry_opened(
+    shared: &Arc<Shared>,
+    guest: GuestConnection,
+    admitted: Admitted,
+    hello: Option<ClientHello>,
+    mut trail: Trail,
+) {
+    let opening = match &hello {
         Some(hello) => TunnelOpening::Tls {
             server_name: hello.server_name.as_deref(),
             encrypted_client_hello: hello.encrypted_client_hello,
         },
         None => TunnelOpening::NotTls,
     };
-    Ok((judge_opening(pass, evidence)?, hello.unwrap_or_default()))
+    let treatment = match judge_opening(&admitted.pass, opening) {
+        Ok(treatment) => treatment,
+        Err(denial) => return turn_away(guest, trail, &denial).await,
+    };
+    trail.note_treatment(treatment);
+    match treatment {
+        TunnelTreatment::PassThrough => dial_and_pass(shared, guest, admitted, trail).await,
+        TunnelTreatment::Bump => {
+            bump(shared, guest, admitted, &hello.unwrap_or_default(), trail).await;
+        }
+        TunnelTreatment::PlainHttp => serve_plain(shared, guest, admitted, trail).await,
+    }
 }
 
-async fn read_first_bytes(
+/// Reads the guest's first bytes: its ClientHello, or `None` where it does not speak TLS.
+pub(crate) async fn read_hello(
     guest: &mut GuestConnection,
     timeout: Duration,
-) -> Result<Opening, Denial> {
+) -> Result<Option<ClientHello>, Denial> {
     let reading = async {
         loop {
             match read_opening(&guest.received) {
+                Opening::Hello(hello) => return Ok(Some(hello)),
+                Opening::NotTls => return Ok(None),
+                Opening::Malformed => {
+                    return Err(Denial::new(DenyCode::TlsHandshakeFailed)
+                        .because("not a ClientHello that can be trusted"));
+                }
                 Opening::Incomplete => {}
-                opening => return Ok(opening),
             }
             guest.received.reserve(4096);
+            let closed = |why| Denial::new(DenyCode::TlsRequired).because(why);
             match guest.stream.read_buf(&mut guest.received).await {
-                Ok(0) => {
-                    return Err(
-                        Denial::new(DenyCode::TlsRequired).because("the guest closed the tunnel")
-                    );
-                }
+                Ok(0) => return Err(closed("the guest closed the tunnel".to_owned())),
                 Ok(_) => {}
-                Err(error) => {
-                    return Err(Denial::new(DenyCode::TlsRequired).because(error.to_string()));
-                }
+                Err(error) => return Err(closed(error.to_string())),
             }
         }
     };
@@ -127,11 +121,13 @@ async fn read_first_bytes(
 
 /// Ends a tunnel that has no HTTP answer any more: with a TLS alert (RFC 8446 section 6), so that the client says
 /// something better than "connection reset". The reason is in the record.
-async fn turn_away(mut guest: GuestConnection, code: DenyCode) {
+pub(crate) async fn turn_away(mut guest: GuestConnection, mut trail: Trail, denial: &Denial) {
     const UNRECOGNIZED_NAME: u8 = 112;
     const ACCESS_DENIED: u8 = 49;
     const INTERNAL_ERROR: u8 = 80;
-    let description = match code {
+    trail.deny(denial);
+    drop(trail);
+    let description = match denial.code() {
         DenyCode::ServerNameMismatch | DenyCode::ServerNameMissing | DenyCode::IpLiteral => {
             UNRECOGNIZED_NAME
         }
@@ -153,30 +149,18 @@ async fn dial_and_pass(
     admitted: Admitted,
     mut trail: Trail,
 ) {
-    match dial(
-        &admitted.resolved,
-        &admitted.live.policy,
-        admitted.live.timeouts.connect,
-    )
-    .await
-    {
+    let (live, pass) = (&admitted.live, &admitted.pass);
+    // A destination whose peer may speak first was dialled before the guest's hello was judged.
+    let dialled = match admitted.dialled {
+        Some(dialled) => Ok(dialled),
+        None => dial(&admitted.resolved, &live.policy, live.timeouts.connect).await,
+    };
+    match dialled {
         Ok((upstream, peer)) => {
             trail.note_upstream(peer);
-            pass_through(
-                shared,
-                guest,
-                upstream,
-                &admitted.live,
-                &admitted.pass,
-                trail,
-            )
-            .await;
+            pass_through(shared, guest, upstream, live, pass, trail).await;
         }
-        Err(denial) => {
-            trail.deny(&denial);
-            drop(trail);
-            turn_away(guest, denial.code()).await;
-        }
+        Err(denial) => turn_away(guest, trail, &denial).await,
     }
 }
 
@@ -227,12 +211,11 @@ async fn bump(
     let config = match config {
         Ok(config) => config,
         Err(why) => {
-            trail.deny(&Denial::new(DenyCode::InternalFault).because(why));
-            drop(trail);
-            return turn_away(guest, DenyCode::InternalFault).await;
+            let denial = Denial::new(DenyCode::InternalFault).because(why);
+            return turn_away(guest, trail, &denial).await;
         }
     };
-    let client = guest.client;
+    let arrival = guest.arrival;
     let accepting = TlsAcceptor::from(config).accept(Prefixed::new(guest.stream, guest.received));
     let stream = match tokio::time::timeout(admitted.live.timeouts.handshake, accepting).await {
         Ok(Ok(stream)) => stream,
@@ -246,7 +229,7 @@ async fn bump(
     };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let destination = admitted.pass.allowed().destination().clone();
-    let carrier = carrier(shared, client, admitted, destination, Entry::Bumped);
+    let carrier = carrier(shared, arrival, admitted, destination, Entry::Bumped);
     if is_http2 {
         carrier.serve_http2(stream).await;
     } else {
@@ -264,7 +247,7 @@ async fn serve_plain(
     let destination = admitted.pass.allowed().destination().in_clear();
     let carrier = carrier(
         shared,
-        guest.client,
+        guest.arrival,
         admitted,
         destination,
         Entry::TunnelledPlain,
@@ -283,7 +266,7 @@ fn finish(mut trail: Trail) {
 
 fn carrier(
     shared: &Arc<Shared>,
-    client: SocketAddr,
+    arrival: Arrival,
     admitted: Admitted,
     destination: Destination,
     entry: Entry,
@@ -292,7 +275,7 @@ fn carrier(
     let session = pass.session().cloned();
     let carrier = Carrier::new(
         shared,
-        client,
+        arrival,
         Carries::Tunnelled {
             pass,
             destination: destination.clone(),

@@ -28,6 +28,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Show the whole story with real requests; needs nothing but this binary
     Demo,
+    /// Run a command in a sandbox whose only exit is a gateway of its own
+    Run(Run),
     /// Run the gateway
     Serve(Serve),
     /// Check a configuration file; all problems at once, each with its line
@@ -47,6 +49,74 @@ pub(crate) enum Command {
     Audit(Audit),
     /// Print the JSON Schema of the configuration file
     Schema,
+}
+
+/// The command sees session tokens in place of keys, and reaches what the policy lets out and nothing else.
+///
+/// Without a configuration file, the keys in the environment of known services say what is let out. Exit status: the
+/// command's own, 128 and the signal's number if one ended it, 126 or 127 if it cannot be started, 125 if outgate fails.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The configuration file
+    #[arg(long, short, env = "OUTGATE_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Let this host out too; may be repeated
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) allow: Vec<String>,
+    /// Where a credential comes from: NAME=env:VARIABLE or NAME=file:PATH, for a known service, a name under
+    /// `credentials`, or a host that takes it as a bearer token; may be repeated
+    #[arg(long, value_name = "NAME=SOURCE")]
+    pub(crate) credential: Vec<String>,
+    /// What is done with traffic to what flags and known services let out
+    #[arg(long, value_enum, value_name = "POSTURE")]
+    pub(crate) posture: Option<RunPosture>,
+    /// How the command is isolated
+    #[arg(long, value_enum, default_value_t = RunIsolation::Full)]
+    pub(crate) isolation: RunIsolation,
+    /// Let out what no rule names, within bounds, and write a policy of what was used to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) learn: Option<PathBuf>,
+    /// Tell each decision while the command runs, on standard error or in a file
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    pub(crate) log: Option<Option<PathBuf>>,
+    /// Neither say what was decided before the command starts nor sum up after it
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// Pass a variable on that looks like a secret; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) keep_env: Vec<String>,
+    /// A file or folder that the command sees empty; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub(crate) hide: Vec<PathBuf>,
+    /// A further place to write to, for a command that root runs; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub(crate) write: Vec<PathBuf>,
+    /// Let the command use Unix sockets: those of this machine are covered, but ones that appear later are not
+    #[arg(long)]
+    pub(crate) unix_sockets: bool,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<std::ffi::OsString>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RunPosture {
+    /// Nothing is let out
+    DenyAll,
+    /// TLS is not terminated
+    PassThrough,
+    /// TLS is terminated and re-originated
+    Bump,
+    /// `bump` where a credential is attached, else `pass-through`
+    Auto,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RunIsolation {
+    /// Namespaces of its own: there is no other way out
+    Full,
+    /// Its environment only: it can ignore the gateway
+    ProxyOnly,
 }
 
 #[derive(Debug, Args)]

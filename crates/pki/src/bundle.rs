@@ -4,13 +4,15 @@
 use std::{
     collections::HashSet,
     fs,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
-use outgate_state as state;
+use outgate_state::{self as state, StateError};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
-use crate::error::PkiError;
+use crate::{error::PkiError, java::java_truststore};
 
 /// Where distributions keep their roots: Debian and Alpine, Fedora and RHEL, SUSE, BSD and macOS.
 const SYSTEM_FILES: [&str; 4] = [
@@ -19,6 +21,12 @@ const SYSTEM_FILES: [&str; 4] = [
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
+
+const CA_FILE: &str = "ca.crt";
+/// The name of the bundle that [`write_trust`] writes.
+pub const BUNDLE_FILE: &str = "bundle.pem";
+/// The name of the truststore that [`write_trust`] writes.
+pub const TRUSTSTORE_FILE: &str = "truststore.jks";
 
 /// A bundle that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,15 +51,23 @@ pub enum RootSource {
 /// The certificates of the system's bundle, then the CA: each once, and nothing but certificates.
 #[must_use]
 pub fn combined_bundle(system_roots_pem: &str, ca_pem: &str) -> String {
+    to_pem(&combined(system_roots_pem, ca_pem))
+}
+
+/// The same as DER.
+fn combined(system_roots_pem: &str, ca_pem: &str) -> Vec<CertificateDer<'static>> {
     let mut seen = HashSet::new();
-    let mut bundle = String::with_capacity(system_roots_pem.len() + ca_pem.len() + 1);
-    for der in certificates(system_roots_pem.as_bytes()).chain(certificates(ca_pem.as_bytes())) {
-        let pem = state::certificate_to_pem(&der);
-        if seen.insert(der) {
-            bundle.push_str(&pem);
-        }
-    }
-    bundle
+    certificates(system_roots_pem.as_bytes())
+        .chain(certificates(ca_pem.as_bytes()))
+        .filter(|der| seen.insert(der.clone()))
+        .collect()
+}
+
+fn to_pem(roots: &[CertificateDer<'_>]) -> String {
+    roots
+        .iter()
+        .map(|der| state::certificate_to_pem(der))
+        .collect()
 }
 
 /// Writes `bundle.pem` into a folder. `ssl_cert_file` is the value of `SSL_CERT_FILE`, where it is set; then come the
@@ -64,22 +80,88 @@ pub fn write_bundle(
     ca_pem: &str,
     ssl_cert_file: Option<&Path>,
 ) -> Result<Bundle, PkiError> {
-    let path = dir.join("bundle.pem");
+    let path = dir.join(BUNDLE_FILE);
     // A gateway that is started inside a sandbox's environment is pointed at the bundle that it is about to write.
     let named = ssl_cert_file.filter(|file| !same_file(file, &path));
-    let (system, roots) = match named {
-        Some(file) => match usable(file) {
-            Some(text) => (text, RootSource::File(file.to_owned())),
-            None => {
-                return Err(PkiError::Roots {
-                    path: file.to_owned(),
-                });
-            }
-        },
-        None => system_roots(),
-    };
+    let (system, roots) = chosen_roots(named)?;
     state::write_public_atomic(&path, combined_bundle(&system, ca_pem).as_bytes())?;
     Ok(Bundle { path, roots })
+}
+
+/// The files by which a command comes to trust the CA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustFiles {
+    /// The CA, and what the caller adds to the system's roots: `ca.crt`.
+    pub ca: PathBuf,
+    /// The system's roots and the CA, `bundle.pem`.
+    pub bundle: Bundle,
+    /// The same for Java, `truststore.jks`; see [`java_truststore`].
+    pub truststore: PathBuf,
+}
+
+/// What a command's caller trusts already: the values of these variables, where they are set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallersRoots {
+    /// `SSL_CERT_FILE`, which is in the place of the system's roots.
+    pub ssl_cert_file: Option<PathBuf>,
+    /// `NODE_EXTRA_CA_CERTS`, which is added to them. One that is no use is left out, as Node does.
+    pub node_extra_ca_certs: Option<PathBuf>,
+}
+
+/// Writes `ca.crt`, `bundle.pem` and `truststore.jks` into a private folder that does not outlive the process. Files
+/// that are there are filled, not replaced: something may be bound to them. Nothing is flushed to disk: whoever could
+/// find half a file after a crash finds no process either that would trust it.
+///
+/// # Errors
+/// As [`write_bundle`].
+pub fn write_trust(
+    dir: &Path,
+    ca_pem: &str,
+    callers: &CallersRoots,
+) -> Result<TrustFiles, PkiError> {
+    let (system, source) = chosen_roots(callers.ssl_cert_file.as_deref())?;
+    let extra = callers.node_extra_ca_certs.as_deref().and_then(usable);
+    let added = extra.unwrap_or_default() + ca_pem;
+    let roots = combined(&system, &added);
+    let files = TrustFiles {
+        ca: dir.join(CA_FILE),
+        bundle: Bundle {
+            path: dir.join(BUNDLE_FILE),
+            roots: source,
+        },
+        truststore: dir.join(TRUSTSTORE_FILE),
+    };
+    fill(&files.ca, to_pem(&combined("", &added)).as_bytes())?;
+    fill(&files.bundle.path, to_pem(&roots).as_bytes())?;
+    fill(&files.truststore, &java_truststore(&roots)?)?;
+    Ok(files)
+}
+
+/// A file with nothing secret in it.
+fn fill(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
+    let failed = |source| {
+        PkiError::State(StateError::Io {
+            doing: "write",
+            path: path.to_owned(),
+            source,
+        })
+    };
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o644);
+    let mut file = options.open(path).map_err(failed)?;
+    file.write_all(bytes).map_err(failed)
+}
+
+fn chosen_roots(named: Option<&Path>) -> Result<(String, RootSource), PkiError> {
+    let Some(file) = named else {
+        return Ok(system_roots());
+    };
+    match usable(file) {
+        Some(text) => Ok((text, RootSource::File(file.to_owned()))),
+        None => Err(PkiError::Roots {
+            path: file.to_owned(),
+        }),
+    }
 }
 
 fn system_roots() -> (String, RootSource) {

@@ -66,6 +66,19 @@ impl CertificateAuthority {
         load(&certificate, &key, now)
     }
 
+    /// A CA whose key no file ever holds, for what ends with this process.
+    ///
+    /// # Errors
+    /// [`PkiError`].
+    pub fn in_memory(now: UnixSeconds) -> Result<Self, PkiError> {
+        let key = P256Key::generate().ok_or(PkiError::Crypto)?;
+        let certificate = parameters(now)?
+            .self_signed(&key)
+            .map_err(|_| PkiError::Encoding)?;
+        let damaged = |_| PkiError::Encoding;
+        assemble(certificate.der(), key, now).map_err(damaged)
+    }
+
     /// The certificate, one PEM block: what a sandbox has to trust.
     #[must_use]
     pub fn certificate_pem(&self) -> &str {
@@ -168,8 +181,31 @@ fn load(
     })?;
     let der = CertificateDer::from_pem_slice(&text)
         .map_err(|_| unusable("it holds no PEM certificate"))?;
+    assemble(&der, key, now).map_err(|flaw| match flaw {
+        Flaw::Unusable(why) => unusable(why),
+        Flaw::OtherKey => PkiError::Mismatch {
+            certificate: certificate_path.to_owned(),
+            key: key_path.to_owned(),
+        },
+        Flaw::Expired(not_after) => PkiError::Expired { not_after },
+    })
+}
+
+/// Why a certificate and a key are no CA.
+enum Flaw {
+    Unusable(&'static str),
+    OtherKey,
+    Expired(UnixSeconds),
+}
+
+fn assemble(
+    der: &CertificateDer<'_>,
+    key: P256Key,
+    now: UnixSeconds,
+) -> Result<CertificateAuthority, Flaw> {
+    let unusable = Flaw::Unusable;
     let (rest, parsed) =
-        X509Certificate::from_der(&der).map_err(|_| unusable("it does not parse"))?;
+        X509Certificate::from_der(der).map_err(|_| unusable("it does not parse"))?;
     if !rest.is_empty() {
         return Err(unusable("bytes follow the certificate"));
     }
@@ -184,23 +220,22 @@ fn load(
         ));
     }
     if parsed.public_key().raw != key.subject_public_key_info() {
-        let (certificate, key) = (certificate_path.to_owned(), key_path.to_owned());
-        return Err(PkiError::Mismatch { certificate, key });
+        return Err(Flaw::OtherKey);
     }
     let seconds = |timestamp: i64| UnixSeconds(u64::try_from(timestamp).unwrap_or(0));
     let not_before = seconds(parsed.validity().not_before.timestamp());
     let not_after = seconds(parsed.validity().not_after.timestamp());
     if not_after <= now {
-        return Err(PkiError::Expired { not_after });
+        return Err(Flaw::Expired(not_after));
     }
     let subject = parsed.subject().to_string();
     let issuer =
-        Issuer::from_ca_cert_der(&der, key).map_err(|_| unusable("its name does not parse"))?;
+        Issuer::from_ca_cert_der(der, key).map_err(|_| unusable("its name does not parse"))?;
     Ok(CertificateAuthority {
         issuer,
         // Encoded again, so that nothing else which stands in the file is handed out with it.
-        pem: state::certificate_to_pem(&der),
-        fingerprint: fingerprint(&der),
+        pem: state::certificate_to_pem(der),
+        fingerprint: fingerprint(der),
         subject,
         not_before,
         not_after,

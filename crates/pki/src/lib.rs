@@ -7,10 +7,15 @@
 mod bundle;
 mod ca;
 mod error;
+mod java;
 mod key;
 mod minter;
 
-pub use bundle::{Bundle, RootSource, combined_bundle, write_bundle};
+pub use bundle::{
+    BUNDLE_FILE, Bundle, CallersRoots, RootSource, TRUSTSTORE_FILE, TrustFiles, combined_bundle,
+    write_bundle, write_trust,
+};
 pub use ca::CertificateAuthority;
 pub use error::PkiError;
+pub use java::java_truststore;
 pub use minter::Minter;

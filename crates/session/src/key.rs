@@ -31,10 +31,17 @@ pub(crate) struct TokenKey {
     header: String,
     pub(crate) sequence: u64,
     pub(crate) created: UnixSeconds,
-    path: PathBuf,
+    /// `None`: in memory only.
+    path: Option<PathBuf>,
 }
 
 impl TokenKey {
+    /// Makes a key that no file holds.
+    pub(crate) fn in_memory(sequence: u64, created: UnixSeconds) -> Result<Self, KeyError> {
+        let pair = Ed25519KeyPair::generate().map_err(|_| KeyError::Crypto)?;
+        Self::assemble(pair, sequence, created, None)
+    }
+
     /// Makes a key and writes its file; never over one that is present.
     pub(crate) fn create(
         dir: &Path,
@@ -46,7 +53,7 @@ impl TokenKey {
         let path = dir.join(format!("{sequence:06}-{}.pem", created.0));
         let pem = state::private_key_to_pem(pkcs8.as_ref());
         match state::create_private_exclusive(&path, pem.as_bytes())? {
-            state::Created::Created => Self::assemble(pair, sequence, created, path),
+            state::Created::Created => Self::assemble(pair, sequence, created, Some(path)),
             state::Created::Existed => Err(KeyError::Taken { path }),
         }
     }
@@ -73,14 +80,14 @@ impl TokenKey {
         };
         let der = state::private_key_from_pem(&text).ok_or_else(unreadable)?;
         let pair = Ed25519KeyPair::from_pkcs8(&der).map_err(|_| unreadable())?;
-        Self::assemble(pair, sequence, UnixSeconds(created), path.to_owned()).map(Some)
+        Self::assemble(pair, sequence, UnixSeconds(created), Some(path.to_owned())).map(Some)
     }
 
     fn assemble(
         pair: Ed25519KeyPair,
         sequence: u64,
         created: UnixSeconds,
-        path: PathBuf,
+        path: Option<PathBuf>,
     ) -> Result<Self, KeyError> {
         let raw = pair.public_key().as_ref();
         let public = ParsedPublicKey::new(&ED25519, raw).map_err(|_| KeyError::Crypto)?;
@@ -135,11 +142,14 @@ impl TokenKey {
 
     /// Deletes the file. One that is already gone is no error.
     pub(crate) fn delete(&self) -> Result<(), KeyError> {
-        match std::fs::remove_file(&self.path) {
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
+        match std::fs::remove_file(path) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                 Err(state::StateError::Io {
                     doing: "delete",
-                    path: self.path.clone(),
+                    path: path.clone(),
                     source,
                 }
                 .into())

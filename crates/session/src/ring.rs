@@ -58,7 +58,8 @@ pub enum KeyError {
 
 /// The keys that sign and verify session tokens.
 pub struct KeyRing {
-    dir: PathBuf,
+    /// `None`: in memory only.
+    dir: Option<PathBuf>,
     shared: Arc<Shared>,
 }
 
@@ -90,9 +91,29 @@ impl KeyRing {
         if keys.is_empty() {
             keys.push(Arc::new(TokenKey::create(dir, 1, now)?));
         }
+        Self::of(Some(dir.to_owned()), keys, issuer, audience, now)
+    }
+
+    /// A ring of one key that no file ever holds, for tokens that are worth nothing after this process. It does not
+    /// rotate.
+    ///
+    /// # Errors
+    /// [`KeyError::Crypto`].
+    pub fn in_memory(issuer: &str, audience: &str, now: UnixSeconds) -> Result<Self, KeyError> {
+        let key = Arc::new(TokenKey::in_memory(1, now)?);
+        Self::of(None, vec![key], issuer, audience, now)
+    }
+
+    fn of(
+        dir: Option<PathBuf>,
+        keys: Vec<Arc<TokenKey>>,
+        issuer: &str,
+        audience: &str,
+        now: UnixSeconds,
+    ) -> Result<Self, KeyError> {
         let keys = Keys::new(without_retired(keys, now)?).ok_or(KeyError::Crypto)?;
         Ok(Self {
-            dir: dir.to_owned(),
+            dir,
             shared: Arc::new(Shared::new(issuer, audience, keys)),
         })
     }
@@ -156,15 +177,18 @@ impl KeyRing {
 
     /// Reads the folder again, adds a key if `due` says so of the newest, deletes what is over, and serves the result.
     fn turn(&self, now: UnixSeconds, due: impl Fn(&TokenKey) -> bool) -> Result<bool, KeyError> {
-        let _lock = state::lock_dir(&self.dir)?;
-        let mut keys = load(&self.dir)?;
+        let Some(dir) = &self.dir else {
+            return Ok(false);
+        };
+        let _lock = state::lock_dir(dir)?;
+        let mut keys = load(dir)?;
         let rotates = keys.last().is_none_or(|newest| due(newest));
         if rotates {
             let sequence = keys
                 .last()
                 .map_or(0, |newest| newest.sequence)
                 .saturating_add(1);
-            keys.push(Arc::new(TokenKey::create(&self.dir, sequence, now)?));
+            keys.push(Arc::new(TokenKey::create(dir, sequence, now)?));
         }
         let keys = Keys::new(without_retired(keys, now)?).ok_or(KeyError::Crypto)?;
         self.shared.keys.store(Arc::new(keys));

@@ -236,17 +236,18 @@ impl Claims {
         if now.0 < from {
             return Err(TokenFault::Invalid("not valid yet"));
         }
-        if now.0 >= self.exp {
-            return Err(TokenFault::Expired);
-        }
         let expires = UnixSeconds(self.exp);
+        let claims = Arc::new(TokenClaims {
+            session,
+            token_id: self.jti.into(),
+            expires,
+        });
+        if now >= expires {
+            return Err(TokenFault::Expired(claims));
+        }
         let until = key_ends.map_or(expires, |ends| ends.min(expires));
         Ok(Verified {
-            claims: Arc::new(TokenClaims {
-                session,
-                token_id: self.jti.into(),
-                expires,
-            }),
+            claims,
             good: UnixSeconds(from)..until,
         })
     }

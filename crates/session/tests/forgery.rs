@@ -14,19 +14,23 @@ use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD},
 };
-use outgate_journey::session::TokenFault::{self, Expired, Invalid};
+use outgate_journey::session::{TokenFault, TokenVerifier};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use support::{Fixture, NOW, Stolen, at, claims, unsigned, with};
+use support::{
+    Fixture, NOW,
+    Refusal::{self, Expired, Invalid},
+    Stolen, at, claims, unsigned, with,
+};
 
-const HEADER: TokenFault = Invalid("unacceptable header");
-const CLAIMS: TokenFault = Invalid("unacceptable claims");
-const ALGORITHM: TokenFault = Invalid("wrong algorithm");
-const SIGNATURE: TokenFault = Invalid("bad signature");
-const ENCODING: TokenFault = Invalid("not base64url");
-const LIFE: TokenFault = Invalid("lives longer than an hour, or not at all");
+const HEADER: Refusal = Invalid("unacceptable header");
+const CLAIMS: Refusal = Invalid("unacceptable claims");
+const ALGORITHM: Refusal = Invalid("wrong algorithm");
+const SIGNATURE: Refusal = Invalid("bad signature");
+const ENCODING: Refusal = Invalid("not base64url");
+const LIFE: Refusal = Invalid("lives longer than an hour, or not at all");
 
-fn refuse_all(fixture: &Fixture, table: &[(&str, String, TokenFault)]) {
+fn refuse_all(fixture: &Fixture, table: &[(&str, String, Refusal)]) {
     for (name, token, fault) in table {
         // Twice: a refusal must not be forgotten, nor turn into something remembered.
         for _ in 0..2 {
@@ -52,7 +56,7 @@ fn claims_that_this_issuer_could_have_written_are_accepted() {
         let token = key.sign(&key.header(), &claims);
         let accepted = fixture
             .verify(&token, NOW)
-            .unwrap_or_else(|fault| panic!("{claims}: {fault}"));
+            .unwrap_or_else(|fault| panic!("{claims}: {fault:?}"));
         assert_eq!(accepted.session.as_str(), "s_4fz8");
     }
     let token = key.sign(&with(key.header(), "typ", Value::Null), &claims());
@@ -264,7 +268,7 @@ fn claims_that_this_issuer_would_not_write_are_refused() {
         Invalid("jti is no token id"),
     );
     let early = Invalid("not valid yet");
-    let table: Vec<(&str, Value, TokenFault)> = vec![
+    let table: Vec<(&str, Value, Refusal)> = vec![
         ("iss", json!("outgate-test "), issuer),
         ("iss", json!("https://evil.example"), issuer),
         ("iss", Value::Null, CLAIMS),
@@ -522,6 +526,9 @@ fn time_decides_again_on_every_look() {
         assert!(fixture.verify(&token, at(-30)).is_ok());
         assert!(fixture.verify(&token, at(1799)).is_ok());
         assert_eq!(fixture.verify(&token, at(1800)), Err(Expired));
+        let claims = fixture.verify(&token, at(1799)).unwrap();
+        let fault = fixture.verifier.verify(&token, at(1800));
+        assert_eq!(fault, Err(TokenFault::Expired(claims)));
     }
 }
 

@@ -13,7 +13,7 @@ use std::{fs, os::unix::fs::PermissionsExt, thread, time::Duration};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, jwk::JwkSet};
 use outgate_journey::session::{TokenFault, TokenVerifier, UnixSeconds};
 use outgate_session::{KeyError, KeyRing, OVERLAP, ROTATE_AFTER, new_session_id};
-use support::{Fixture, HALF_HOUR, NOW, at, claims, open, session, with};
+use support::{Fixture, HALF_HOUR, NOW, Refusal, at, claims, open, session, with};
 
 const DAY: i64 = 24 * 60 * 60;
 
@@ -118,7 +118,7 @@ fn a_rotated_key_verifies_for_a_day_and_is_then_deleted() {
     assert!(fixture.verify(&late, at(DAY - 1)).is_ok());
     assert_eq!(
         fixture.verify(&late, at(DAY)),
-        Err(TokenFault::Invalid("signed by a retired key"))
+        Err(Refusal::Invalid("signed by a retired key"))
     );
 
     assert!(!fixture.ring.rotate_if_due(at(DAY - 1)).unwrap());
@@ -127,7 +127,7 @@ fn a_rotated_key_verifies_for_a_day_and_is_then_deleted() {
     assert_eq!(fixture.files().len(), 1);
     assert_eq!(
         fixture.verify(&late, at(DAY)),
-        Err(TokenFault::Invalid("unknown key"))
+        Err(Refusal::Invalid("unknown key"))
     );
     assert_eq!(fixture.ring.jwks()["keys"].as_array().unwrap().len(), 1);
 }
@@ -175,7 +175,7 @@ fn a_clock_that_went_back_changes_nothing_and_breaks_nothing() {
     }
     assert_eq!(
         fixture.verify(&before, at(-365 * DAY)),
-        Err(TokenFault::Invalid("not valid yet"))
+        Err(Refusal::Invalid("not valid yet"))
     );
 }
 
@@ -214,11 +214,11 @@ fn rings_do_not_accept_each_others_tokens() {
     let (one, two) = (Fixture::new(), Fixture::new());
     assert_eq!(
         two.verify(&one.mint(), NOW),
-        Err(TokenFault::Invalid("unknown key"))
+        Err(Refusal::Invalid("unknown key"))
     );
     assert_eq!(
         one.verify(&two.mint(), NOW),
-        Err(TokenFault::Invalid("unknown key"))
+        Err(Refusal::Invalid("unknown key"))
     );
     // Nor do rings that share a folder, and so the keys, but not the name.
     let other = KeyRing::open(&one.dir(), "outgate-test", "elsewhere", NOW).unwrap();
@@ -357,4 +357,19 @@ fn nothing_shows_a_token_or_a_key() {
         shown.contains(&key.kid),
         "the public id of a key may be shown: {shown}"
     );
+}
+
+#[test]
+fn a_ring_in_memory_signs_what_it_alone_verifies() {
+    let one = KeyRing::in_memory("outgate-test", "outgate", NOW).unwrap();
+    let other = KeyRing::in_memory("outgate-test", "outgate", NOW).unwrap();
+    let minted = one.mint(&session(), HALF_HOUR, NOW).unwrap();
+    let token = minted.token.expose();
+    assert!(one.verifier().verify(token, NOW).is_ok());
+    assert_eq!(
+        other.verifier().verify(token, NOW),
+        Err(TokenFault::Invalid("unknown key"))
+    );
+    let later = at(i64::try_from(ROTATE_AFTER.as_secs()).unwrap() * 2);
+    assert!(!one.rotate_if_due(later).unwrap());
 }

@@ -25,9 +25,9 @@ use crate::{
 pub(super) fn check_resolver(
     resolver: Option<&FileResolver>,
     report: &mut Report<'_>,
-) -> (ResolverConfig, AddressExceptions) {
+) -> ResolverConfig {
     let Some(resolver) = resolver else {
-        return Default::default();
+        return ResolverConfig::default();
     };
     let base = KeyPath::of("resolver");
     let servers = resolver.servers.as_ref().map_or_else(Vec::new, |list| {
@@ -53,7 +53,11 @@ pub(super) fn check_resolver(
         resolver.deny.as_ref(),
         report,
     );
-    (ResolverConfig { servers, hosts }, exceptions)
+    ResolverConfig {
+        servers,
+        hosts,
+        exceptions,
+    }
 }
 
 pub(super) fn check_exceptions(

@@ -15,8 +15,7 @@ pub(super) fn check_credentials(
     let mut checked = BTreeMap::new();
     for (name, credential) in credentials {
         let path = KeyPath::of("credentials").key(name);
-        let simple = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
-        if name.is_empty() || name.len() > 64 || !name.bytes().all(simple) {
+        if !is_simple_name(name) {
             report.error_at_key(
                 "invalid_credential_name",
                 &path,
@@ -39,6 +38,19 @@ pub(super) fn check_credentials(
     checked
 }
 
+/// 1 to 64 characters that need no quoting anywhere.
+pub(super) fn is_simple_name(name: &str) -> bool {
+    let simple = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    !name.is_empty() && name.len() <= 64 && name.bytes().all(simple)
+}
+
+/// The portable names of environment variables (POSIX.1-2024, 8.1), and the same in lower case.
+pub(crate) fn is_variable_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
 fn check_source(
     credential: &FileCredential,
     path: &KeyPath,
@@ -47,9 +59,7 @@ fn check_source(
 ) -> Option<CredentialSource> {
     match (&credential.from.env, &credential.from.file) {
         (Some(name), None) => {
-            let valid = !name.is_empty()
-                && !name.starts_with(|c: char| c.is_ascii_digit())
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            let valid = is_variable_name(name);
             if !valid {
                 report.error(
                     "invalid_env_name",

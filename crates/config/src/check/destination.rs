@@ -13,7 +13,9 @@ use super::{
     request::check_requests,
 };
 use crate::{
-    file::{FileConfig, FileDestination, FilePosture, FileProtocol, FileToken, PortNumber},
+    file::{
+        FileConfig, FileDestination, FilePosture, FileProtocol, FileToken, OneOrMany, PortNumber,
+    },
     node::{KeyPath, Node},
 };
 
@@ -39,29 +41,33 @@ pub(super) fn check_destinations(file: &FileConfig, report: &mut Report<'_>) -> 
         );
     }
     let mut rules = Vec::new();
-    let mut taken = HashMap::new();
+    let mut taken = Taken::new();
     for (path, written) in report.places(&base, &file.destinations) {
         let Some(rule) = check_destination(written, file.posture, &path, report) else {
             continue;
         };
-        check_taken(&rule, &path, &mut taken, report);
+        check_taken(&rule.host, &rule.ports, &path, &mut taken, report);
         rules.push(rule);
     }
     rules
 }
 
+/// Which pattern and port is whose: line and path of the entry.
+pub(super) type Taken = HashMap<(HostPattern, Port), (usize, String)>;
+
 /// Two entries for one pattern and port: which of them counts would depend on their order.
-fn check_taken(
-    rule: &Rule,
+pub(super) fn check_taken(
+    pattern: &HostPattern,
+    ports: &[Port],
     path: &KeyPath,
-    taken: &mut HashMap<(HostPattern, Port), (usize, String)>,
+    taken: &mut Taken,
     report: &mut Report<'_>,
 ) {
     let host = path.key("host");
     let line = report.line(&host);
     let mut clash = None;
-    for port in &rule.ports {
-        let key = (rule.host.clone(), *port);
+    for port in ports {
+        let key = (pattern.clone(), *port);
         if let Some(first) = taken.get(&key) {
             clash = clash.or_else(|| Some((*port, first.clone())));
         } else {
@@ -73,8 +79,7 @@ fn check_taken(
             "contradicting_destinations",
             &host,
             format!(
-                "lines {first_line} and {line} are both about {} port {port} (`{first}` and `{path}`)",
-                rule.host
+                "lines {first_line} and {line} are both about {pattern} port {port} (`{first}` and `{path}`)"
             ),
             "merge them into one destination, or give them different ports",
         );
@@ -88,12 +93,17 @@ fn check_destination(
     report: &mut Report<'_>,
 ) -> Option<Rule> {
     let host = check_host(&written.host, &path.key("host"), report);
-    let ports = check_ports(written, path, report);
+    let ports = check_ports(written.ports.as_ref(), written.plaintext, path, report);
     let injection = written
         .inject
         .as_ref()
         .and_then(|inject| check_inject(inject, &path.key("inject"), report));
-    let requests = check_requests(written, path, report);
+    let requests = check_requests(
+        written.allow.as_deref(),
+        written.deny.as_deref(),
+        path,
+        report,
+    );
     let limits_path = path.key("limits").key("requests");
     let limits = DestinationLimits {
         requests: check_rate(
@@ -123,10 +133,7 @@ fn check_destination(
         },
         plaintext: written.plaintext,
         encrypted_client_hello: written.encrypted_client_hello,
-        token: match written.token {
-            FileToken::Required => TokenDemand::Required,
-            FileToken::Optional => TokenDemand::Optional,
-        },
+        token: token_demand(written.token),
         requests,
         injection,
         limits,
@@ -134,18 +141,38 @@ fn check_destination(
     })
 }
 
-/// The rung that is meant, `auto` being the lowest that serves the entry.
-fn resolve_posture(written: &FileDestination, default: FilePosture) -> Posture {
-    match written.posture.unwrap_or(default) {
-        FilePosture::DenyAll => Posture::DenyAll,
-        FilePosture::PassThrough => Posture::PassThrough,
-        FilePosture::Bump => Posture::Bump,
-        FilePosture::Auto if written.inject.is_some() => Posture::Bump,
-        FilePosture::Auto => Posture::PassThrough,
+pub(super) const fn token_demand(written: FileToken) -> TokenDemand {
+    match written {
+        FileToken::Required => TokenDemand::Required,
+        FileToken::Optional => TokenDemand::Optional,
     }
 }
 
-fn check_host(text: &str, path: &KeyPath, report: &mut Report<'_>) -> Option<HostPattern> {
+/// The rung of destinations that name none; `None` is `auto`.
+pub(super) const fn default_posture(written: FilePosture) -> Option<Posture> {
+    match written {
+        FilePosture::DenyAll => Some(Posture::DenyAll),
+        FilePosture::PassThrough => Some(Posture::PassThrough),
+        FilePosture::Bump => Some(Posture::Bump),
+        FilePosture::Auto => None,
+    }
+}
+
+/// The rung that is meant, `auto` being the lowest that serves the entry.
+fn resolve_posture(written: &FileDestination, default: FilePosture) -> Posture {
+    let auto = if written.inject.is_some() {
+        Posture::Bump
+    } else {
+        Posture::PassThrough
+    };
+    default_posture(written.posture.unwrap_or(default)).unwrap_or(auto)
+}
+
+pub(super) fn check_host(
+    text: &str,
+    path: &KeyPath,
+    report: &mut Report<'_>,
+) -> Option<HostPattern> {
     let pattern = match HostPattern::parse(text) {
         Ok(pattern) => pattern,
         Err(error) => {
@@ -169,7 +196,7 @@ fn check_host(text: &str, path: &KeyPath, report: &mut Report<'_>) -> Option<Hos
 }
 
 /// A name below which anyone may register, by the Public Suffix List; a single label always is.
-fn is_public_suffix(name: &HostName) -> bool {
+pub(crate) fn is_public_suffix(name: &HostName) -> bool {
     psl::suffix_str(name.as_str()).is_some_and(|suffix| suffix == name.as_str())
 }
 
@@ -208,9 +235,14 @@ fn explain_host(text: &str, error: NameError) -> (&'static str, &'static str, St
     }
 }
 
-fn check_ports(written: &FileDestination, base: &KeyPath, report: &mut Report<'_>) -> Vec<Port> {
-    let Some(list) = &written.ports else {
-        return if written.plaintext {
+pub(super) fn check_ports(
+    written: Option<&OneOrMany<PortNumber>>,
+    plaintext: bool,
+    base: &KeyPath,
+    report: &mut Report<'_>,
+) -> Vec<Port> {
+    let Some(list) = written else {
+        return if plaintext {
             vec![Port::HTTPS, Port::HTTP]
         } else {
             vec![Port::HTTPS]
@@ -231,7 +263,7 @@ fn check_ports(written: &FileDestination, base: &KeyPath, report: &mut Report<'_
             ),
         }
     }
-    if ports == [Port::HTTP] && !written.plaintext && !report.touched(base) {
+    if ports == [Port::HTTP] && !plaintext && !report.touched(base) {
         report.warn(
             "tls_on_port_80",
             &path,

@@ -15,7 +15,33 @@ pub(super) fn check_inject(
     report: &mut Report<'_>,
 ) -> Option<Injection> {
     check_known(&inject.credential, &path.key("credential"), report);
-    if inject.template.is_some() && inject.header.is_none() && !report.touched(path) {
+    let written = Form {
+        header: inject.header.as_deref(),
+        template: inject.template.as_deref(),
+        basic: inject.basic.as_deref(),
+        query: inject.query.as_deref(),
+    };
+    Some(Injection {
+        credential: CredentialName::new(inject.credential.as_str()),
+        form: check_form(&written, path, report)?,
+        over_plaintext: inject.over_plaintext,
+    })
+}
+
+/// The keys that say where a credential goes, as written.
+pub(super) struct Form<'a> {
+    pub(super) header: Option<&'a str>,
+    pub(super) template: Option<&'a str>,
+    pub(super) basic: Option<&'a str>,
+    pub(super) query: Option<&'a str>,
+}
+
+pub(super) fn check_form(
+    form: &Form<'_>,
+    path: &KeyPath,
+    report: &mut Report<'_>,
+) -> Option<InjectionForm> {
+    if form.template.is_some() && form.header.is_none() && !report.touched(path) {
         report.error(
             "template_without_header",
             &path.key("template"),
@@ -23,8 +49,8 @@ pub(super) fn check_inject(
             "add `header: …`, or take the template out",
         );
     }
-    let form = match (&inject.header, &inject.basic, &inject.query) {
-        (Some(name), None, None) => check_header(name, inject.template.as_deref(), path, report),
+    match (form.header, form.basic, form.query) {
+        (Some(name), None, None) => check_header(name, form.template, path, report),
         (None, Some(username), None) => check_basic(username, &path.key("basic"), report),
         (None, None, Some(parameter)) => check_query(parameter, &path.key("query"), report),
         (None, None, None) if report.touched(path) => None,
@@ -37,12 +63,7 @@ pub(super) fn check_inject(
             );
             None
         }
-    };
-    Some(Injection {
-        credential: CredentialName::new(inject.credential.as_str()),
-        form: form?,
-        over_plaintext: inject.over_plaintext,
-    })
+    }
 }
 
 /// Looks at the file as written: a credential that was itself reported is known all the same.

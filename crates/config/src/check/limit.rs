@@ -18,19 +18,15 @@ pub(super) fn check_sessions(
     sessions: Option<&FileSessions>,
     report: &mut Report<'_>,
 ) -> (Sessions, Vec<HeaderName>, SessionLimits) {
-    const DEFAULT_TTL: Duration = Duration::from_secs(30 * 60);
+    let defaults = Sessions::default();
     let base = KeyPath::of("sessions");
     let Some(sessions) = sessions else {
-        return (
-            Sessions { ttl: DEFAULT_TTL },
-            Vec::new(),
-            SessionLimits::default(),
-        );
+        return (defaults, Vec::new(), SessionLimits::default());
     };
     let bounds = Duration::from_secs(1)..=Duration::from_secs(3600);
     let ttl = check_duration(
         sessions.ttl.as_ref(),
-        DEFAULT_TTL,
+        defaults.ttl,
         &bounds,
         &base.key("ttl"),
         report,
@@ -169,17 +165,25 @@ pub(super) fn check_timeouts(timeouts: Option<&FileTimeouts>, report: &mut Repor
     // A day is more than any of them needs, and far from where clock arithmetic could overflow.
     let bounds = Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
     let base = KeyPath::of("timeouts");
-    let mut read = |text: Option<&DurationText>, key: &str, default: u64| {
-        let default = Duration::from_secs(default);
+    let defaults = Timeouts::default();
+    let mut read = |text: Option<&DurationText>, key: &str, default: Duration| {
         check_duration(text, default, &bounds, &base.key(key), report)
     };
     let written = |pick: fn(&FileTimeouts) -> Option<&DurationText>| timeouts.and_then(pick);
     Timeouts {
-        head: read(written(|t| t.head.as_ref()), "head", 10),
-        handshake: read(written(|t| t.handshake.as_ref()), "handshake", 10),
-        connect: read(written(|t| t.connect.as_ref()), "connect", 10),
-        response: read(written(|t| t.response.as_ref()), "response", 600),
-        idle: read(written(|t| t.idle.as_ref()), "idle", 600),
-        drain: read(written(|t| t.drain.as_ref()), "drain", 10),
+        head: read(written(|t| t.head.as_ref()), "head", defaults.head),
+        handshake: read(
+            written(|t| t.handshake.as_ref()),
+            "handshake",
+            defaults.handshake,
+        ),
+        connect: read(written(|t| t.connect.as_ref()), "connect", defaults.connect),
+        response: read(
+            written(|t| t.response.as_ref()),
+            "response",
+            defaults.response,
+        ),
+        idle: read(written(|t| t.idle.as_ref()), "idle", defaults.idle),
+        drain: read(written(|t| t.drain.as_ref()), "drain", defaults.drain),
     }
 }

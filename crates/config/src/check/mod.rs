@@ -3,12 +3,13 @@
 //! is told once.
 
 mod address;
-mod credential;
-mod destination;
+pub(crate) mod credential;
+pub(crate) mod destination;
 mod inject;
 mod limit;
 mod report;
 mod request;
+mod service;
 mod upstream;
 
 use std::{
@@ -21,8 +22,8 @@ use std::{
 use outgate_journey::{address::DenySet, policy::Policy};
 
 use crate::{
-    Config, Listen, MAX_FILE_BYTES, Problems,
-    file::{FileConfig, FileListen},
+    Config, Listen, MAX_FILE_BYTES, Problems, Service,
+    file::{FileCatalog, FileConfig, FileListen},
     node::KeyPath,
     read::read,
     secrecy::secret_lines,
@@ -49,6 +50,25 @@ pub(crate) fn parse(name: &str, text: &str, folder: &Path) -> Result<Config, Pro
     }
 }
 
+/// The services of a catalog, a file of its own.
+pub(crate) fn parse_catalog(name: &str, text: &str) -> Result<Vec<Service>, Problems> {
+    let mut problems = Vec::new();
+    let Ok(root) = read_tree(text, &mut problems) else {
+        return Err(Problems::new(name, text, problems, HashSet::new()));
+    };
+    let (file, dropped) = read::<FileCatalog>(&root, &mut problems);
+    let mut report = Report::new(&root, &dropped, problems);
+    let services = file.map_or_else(Vec::new, |file| {
+        service::check_list(&file.services, &KeyPath::of("services"), &mut report)
+    });
+    let (problems, _) = report.finish();
+    if problems.is_empty() {
+        Ok(services)
+    } else {
+        Err(Problems::new(name, text, problems, secret_lines(&root)))
+    }
+}
+
 fn check(file: &FileConfig, folder: &Path, report: &mut Report<'_>) -> Option<Config> {
     check_version(file.version, report);
     let listen = check_listen(file.listen.as_ref(), report);
@@ -65,8 +85,8 @@ fn check(file: &FileConfig, folder: &Path, report: &mut Report<'_>) -> Option<Co
     let rules = destination::check_destinations(file, report);
     let (sessions, token_headers, session_limits) =
         limit::check_sessions(file.sessions.as_ref(), report);
-    let (resolver, exceptions) = address::check_resolver(file.resolver.as_ref(), report);
-    let deny_set = DenySet::new(exceptions, Arc::new([]));
+    let resolver = address::check_resolver(file.resolver.as_ref(), report);
+    let deny_set = DenySet::new(resolver.exceptions.clone(), Arc::new([]));
     address::check_fixed_hosts(
         &resolver.hosts,
         file.resolver.as_ref(),
@@ -86,6 +106,8 @@ fn check(file: &FileConfig, folder: &Path, report: &mut Report<'_>) -> Option<Co
         upstream,
         timeouts,
         audit_dir,
+        posture: destination::default_posture(file.posture),
+        services: service::check_services(file.services.as_ref(), report),
         warnings: Vec::new(),
     })
 }
@@ -106,16 +128,14 @@ fn check_version(version: Option<u32>, report: &mut Report<'_>) {
 fn check_listen(listen: Option<&FileListen>, report: &mut Report<'_>) -> Option<Listen> {
     const EXAMPLE: &str = "127.0.0.1:8080";
     let Some(listen) = listen else {
-        let help = format!("add `listen: {{ proxy: {EXAMPLE} }}`");
-        report.missing(&KeyPath::default(), "listen", &help);
-        return None;
+        return Some(Listen::nowhere());
     };
     let base = KeyPath::of("listen");
-    let max_connections = limit::check_at_least_one(
-        listen.max_connections.unwrap_or(10_000),
-        &base.key("max_connections"),
-        report,
-    );
+    let max_connections = match listen.max_connections {
+        None => Some(Listen::MAX_CONNECTIONS),
+        Some(number) => limit::check_at_least_one(number, &base.key("max_connections"), report)
+            .and_then(|number| usize::try_from(number).ok()),
+    };
     let Some(proxy) = &listen.proxy else {
         report.missing(&base, "proxy", &format!("add `proxy: {EXAMPLE}`"));
         return None;
@@ -134,7 +154,7 @@ fn check_listen(listen: Option<&FileListen>, report: &mut Report<'_>) -> Option<
     }
     Some(Listen {
         proxy: sockets.into_iter().map(|(_, socket)| socket).collect(),
-        max_connections: usize::try_from(max_connections?).ok()?,
+        max_connections: max_connections?,
     })
 }
 

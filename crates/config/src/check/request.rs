@@ -11,17 +11,18 @@ use outgate_journey::{
 
 use super::{inject::belongs_to_connection, report::Report};
 use crate::{
-    file::{AnyOneOrMany, FileDestination, FileRequests, OneOrMany},
+    file::{AnyOneOrMany, FileRequests, OneOrMany},
     node::KeyPath,
 };
 
 pub(super) fn check_requests(
-    written: &FileDestination,
+    allow: Option<&[FileRequests]>,
+    deny: Option<&[FileRequests]>,
     base: &KeyPath,
     report: &mut Report<'_>,
 ) -> RequestRules {
-    let allow = check_list(written.allow.as_deref(), &base.key("allow"), report);
-    let deny = check_list(written.deny.as_deref(), &base.key("deny"), report);
+    let allow = check_list(allow, &base.key("allow"), report);
+    let deny = check_list(deny, &base.key("deny"), report);
     for (path, entry) in &allow {
         let same = |(_, other): &&(KeyPath, RequestRule)| normal(other) == normal(entry);
         if let Some((other, _)) = deny.iter().find(same) {

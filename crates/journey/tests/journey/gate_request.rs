@@ -201,9 +201,17 @@ fn a_credential_is_drawn_only_by_a_token_that_the_request_itself_presents() {
             &[("authorization", "mine")],
             Not(TokenMissing),
         ),
+        // A token that ran out counts on a connection that a fresh one of its session attributes, and on no other.
+        ("bare.test", Some(ONE), &[("authorization", OLD)], Bare),
         (
             "bare.test",
-            Some(ONE),
+            None,
+            &[("authorization", OLD)],
+            Not(TokenExpired),
+        ),
+        (
+            "bare.test",
+            Some(TWO),
             &[("authorization", OLD)],
             Not(TokenExpired),
         ),
@@ -532,15 +540,10 @@ fn every_denial_of_a_known_session_names_the_session() {
         let named = denial.session().map(|id| id.as_str());
         assert_eq!(named, Some(session), "{}", denial.code());
     }
-    // What did not verify says nothing about whose it is.
-    for token in ["eyJ.one.forged", OLD] {
+    // What did not verify says nothing about whose it is; what ran out does.
+    for (token, session) in [("eyJ.one.forged", None), (OLD, Some("one"))] {
         let asked = get("a.test", "/v1/x", &[("x-api-key", token)]);
-        assert!(
-            asked
-                .judge(&plane, &policy)
-                .unwrap_err()
-                .session()
-                .is_none()
-        );
+        let denial = asked.judge(&plane, &policy).unwrap_err();
+        assert_eq!(denial.session().map(|id| id.as_str()), session);
     }
 }

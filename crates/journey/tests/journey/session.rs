@@ -28,6 +28,7 @@ fn presented(form: InjectionForm, fields: &[(&str, &str)], query: Option<&str>) 
             TokenSlot::Header(name) => format!("{name}={}", token.text),
             TokenSlot::Query => format!("?={}", token.text),
             TokenSlot::Proxy => format!("proxy={}", token.text),
+            TokenSlot::Listener => format!("listener={}", token.text),
         })
         .collect()
 }

@@ -1,39 +1,20 @@
 //! `outgate env`: the environment that sends a workload through the gateway. Everything in it may be known to the
 //! workload: the token is worth nothing elsewhere.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use outgate_control::{
     client::OperatorClient,
     operator::{About, CreateSession},
 };
+use outgate_sandbox::environment::{Trust, gateway_variables};
 
 use super::{block_on, read_text, state};
 use crate::{
     cli::{Env, EnvFormat},
     style::say,
 };
-
-/// Variables whose file replaces the system's roots: they get the roots and the CA.
-const REPLACE_ROOTS: [&str; 10] = [
-    "SSL_CERT_FILE",
-    "CURL_CA_BUNDLE",
-    "REQUESTS_CA_BUNDLE",
-    "GIT_SSL_CAINFO",
-    "PIP_CERT",
-    "AWS_CA_BUNDLE",
-    "CARGO_HTTP_CAINFO",
-    "DENO_CERT",
-    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
-    "NPM_CONFIG_CAFILE",
-];
-/// Variables whose file is added to the roots: they get the CA alone.
-const ADD_ROOTS: [&str; 1] = ["NODE_EXTRA_CA_CERTS"];
-/// Some programs read one letter case, some the other; curl ignores `HTTP_PROXY`.
-const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"];
-/// What never leaves the machine does not need the gateway, and nothing else is excepted.
-const NO_PROXY: &str = "localhost,127.0.0.1,::1";
 
 pub(crate) fn run(env: &Env, state_dir: Option<PathBuf>) -> Result<ExitCode> {
     let client = OperatorClient::new(&state(state_dir, None)?.operator_socket());
@@ -58,11 +39,11 @@ pub(crate) fn run(env: &Env, state_dir: Option<PathBuf>) -> Result<ExitCode> {
     match env.format {
         EnvFormat::Sh => variables
             .iter()
-            .for_each(|(name, value)| say!("export {name}={}", quoted(value))),
+            .for_each(|(name, value)| say!("export {name}={}", quoted(&value.to_string_lossy()))),
         EnvFormat::Json => {
             let object: serde_json::Map<_, _> = variables
                 .into_iter()
-                .map(|(name, value)| (name, value.into()))
+                .map(|(name, value)| (name, value.to_string_lossy().into()))
                 .collect();
             say!("{}", serde_json::Value::Object(object));
         }
@@ -78,24 +59,26 @@ fn as_seen_by_workload(address: &SocketAddr) -> String {
     }
 }
 
-fn variables(about: &About, proxy: &str, token: &str) -> Vec<(String, String)> {
-    let mut variables = Vec::new();
-    let mut set = |name: &str, value: &str| variables.push((name.to_owned(), value.to_owned()));
-    let url = format!("http://session:{token}@{proxy}");
-    PROXIES.iter().for_each(|name| set(name, &url));
-    set("NO_PROXY", NO_PROXY);
-    set("no_proxy", NO_PROXY);
-    set("NODE_USE_ENV_PROXY", "1");
-    set("OUTGATE_SESSION_TOKEN", token);
-    if let (Some(ca), Some(bundle)) = (&about.ca, &about.bundle) {
-        let (ca, bundle) = (ca.to_string_lossy(), bundle.to_string_lossy());
-        REPLACE_ROOTS.iter().for_each(|name| set(name, &bundle));
-        ADD_ROOTS.iter().for_each(|name| set(name, &ca));
-    }
-    about
-        .token_variables
-        .iter()
-        .for_each(|name| set(name, token));
+fn variables(about: &About, proxy: &str, token: &str) -> Vec<(String, OsString)> {
+    let trust = match (&about.ca, &about.bundle) {
+        (Some(ca), Some(bundle)) => Some(Trust {
+            ca: ca.clone(),
+            bundle: bundle.clone(),
+            truststore: None,
+        }),
+        _ => None,
+    };
+    let gateway = gateway_variables(proxy, token.as_ref(), trust.as_ref());
+    let mut variables: Vec<_> = gateway
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+    variables.extend(
+        about
+            .token_variables
+            .iter()
+            .map(|name| (name.clone(), token.into())),
+    );
     variables
 }
 
@@ -123,11 +106,7 @@ mod tests {
             variables(&about(true), "127.0.0.1:8080", "T")
                 .into_iter()
                 .collect();
-        assert!(
-            REPLACE_ROOTS
-                .iter()
-                .all(|name| variables[*name] == "/s/ca/bundle.pem")
-        );
+        assert_eq!(variables["SSL_CERT_FILE"], "/s/ca/bundle.pem");
         assert_eq!(variables["NODE_EXTRA_CA_CERTS"], "/s/ca/ca.crt");
         assert_eq!(variables["ANTHROPIC_API_KEY"], "T");
         assert_eq!(variables["https_proxy"], "http://session:T@127.0.0.1:8080");
@@ -139,7 +118,7 @@ mod tests {
         assert!(
             variables
                 .iter()
-                .all(|(name, _)| !REPLACE_ROOTS.contains(&name.as_str()))
+                .all(|(name, _)| !name.contains("CERT") && !name.contains("CA_BUNDLE"))
         );
     }
 

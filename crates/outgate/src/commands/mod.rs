@@ -6,6 +6,8 @@ mod check;
 mod demo;
 mod env;
 mod explain;
+mod process;
+mod run;
 mod serve;
 mod session;
 
@@ -29,6 +31,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     let state_dir = cli.state_dir;
     match cli.command {
         Command::Demo => demo::run(),
+        Command::Run(run) => run::run(run, state_dir),
         Command::Serve(serve) => serve::run(&serve, state_dir),
         Command::Check(file) => check::run(&file),
         Command::Explain(explain) => explain::run(&explain, state_dir),

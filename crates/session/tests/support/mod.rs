@@ -66,8 +66,24 @@ impl Fixture {
         &self,
         token: &str,
         now: UnixSeconds,
-    ) -> Result<Arc<TokenClaims>, TokenFault> {
-        self.verifier.verify(token, now)
+    ) -> Result<Arc<TokenClaims>, Refusal> {
+        self.verifier.verify(token, now).map_err(Refusal::from)
+    }
+}
+
+/// [`TokenFault`] without the claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Invalid(&'static str),
+    Expired,
+}
+
+impl From<TokenFault> for Refusal {
+    fn from(fault: TokenFault) -> Self {
+        match fault {
+            TokenFault::Invalid(why) => Self::Invalid(why),
+            TokenFault::Expired(_) => Self::Expired,
+        }
     }
 }
 

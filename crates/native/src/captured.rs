@@ -1,0 +1,112 @@
+//! The transparent entry: a connection that was captured on its way to some address. What it says first names its
+//! destination: the server name of its TLS, or the `Host` of each plain request. The address that was dialled names
+//! nothing, because the guest may dial any; it only tells opaque destinations apart, whose peers may speak first.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use outgate_journey::{
+    denial::{Denial, DenyCode},
+    destination::identify_server_name,
+    gate::{ConnectionPass, judge_connection, judge_dialled_address},
+    policy::Port,
+    record::Entry,
+};
+use outgate_wire::client_hello::ClientHello;
+
+use crate::{
+    carrier::{Carrier, Carries},
+    connect::{GuestConnection, admit},
+    shared::{Live, Shared},
+    trail::Trail,
+    tunnel::{carry, carry_opened, read_hello, turn_away},
+};
+
+/// Serves a captured connection.
+pub(crate) async fn serve(shared: &Arc<Shared>, mut guest: GuestConnection) {
+    let Ok(dialled) = guest.stream.local_addr() else {
+        return;
+    };
+    let dialled = SocketAddr::new(dialled.ip().to_canonical(), dialled.port());
+    let Some(port) = Port::new(dialled.port()) else {
+        return;
+    };
+    let live = shared.live();
+    if live.policy.opaque_on(port).next().is_some() {
+        let token = guest.arrival.listener_token();
+        let tokens = token.beside(None);
+        match judge_dialled_address(&shared.plane, &live.policy, dialled, &tokens).await {
+            Ok(pass) => return serve_opaque(shared, guest, dialled, live, pass).await,
+            // No opaque destination: what the guest says may still name one.
+            Err(denial) if denial.code() == DenyCode::IpLiteral => {}
+            Err(denial) => {
+                let trail = begin(shared, &guest, dialled);
+                return turn_away(guest, trail, &denial).await;
+            }
+        }
+    }
+    let read = tokio::select! {
+        read = read_hello(&mut guest, live.timeouts.handshake) => read,
+        () = shared.stopping.cancelled() => return,
+    };
+    match read {
+        Ok(Some(hello)) => serve_tls(shared, guest, dialled, port, live, hello).await,
+        Ok(None) => {
+            let carrier = Carrier::new(shared, guest.arrival, Carries::Captured(dialled));
+            carrier.serve_http1(guest.stream, guest.received).await;
+        }
+        Err(denial) => {
+            let nameless = guest.received.is_empty() && denial.code() == DenyCode::TlsRequired;
+            let denial = if nameless {
+                Denial::new(DenyCode::ServerNameMissing).because("closed before it named a host")
+            } else {
+                denial
+            };
+            let trail = begin(shared, &guest, dialled);
+            turn_away(guest, trail, &denial).await;
+        }
+    }
+}
+
+fn begin(shared: &Arc<Shared>, guest: &GuestConnection, dialled: SocketAddr) -> Trail {
+    let mut trail = Trail::begin(shared, Entry::Transparent, &guest.arrival);
+    trail.note_dialled(dialled);
+    trail
+}
+
+async fn serve_opaque(
+    shared: &Arc<Shared>,
+    guest: GuestConnection,
+    dialled: SocketAddr,
+    live: Arc<Live>,
+    pass: ConnectionPass,
+) {
+    let mut trail = begin(shared, &guest, dialled);
+    trail.note_destination(pass.allowed().destination());
+    match admit(shared, live, pass, &mut trail).await {
+        Ok(admitted) => carry(shared, guest, admitted, trail).await,
+        Err(denial) => turn_away(guest, trail, &denial).await,
+    }
+}
+
+async fn serve_tls(
+    shared: &Arc<Shared>,
+    guest: GuestConnection,
+    dialled: SocketAddr,
+    port: Port,
+    live: Arc<Live>,
+    hello: ClientHello,
+) {
+    let mut trail = begin(shared, &guest, dialled);
+    let judging = async {
+        let destination = identify_server_name(hello.server_name.as_deref(), port)?;
+        trail.note_destination(&destination);
+        let token = guest.arrival.listener_token();
+        let tokens = token.beside(None);
+        let pass = judge_connection(&shared.plane, &live.policy, destination, &tokens)?;
+        admit(shared, live, pass, &mut trail).await
+    };
+    match judging.await {
+        Ok(admitted) => carry_opened(shared, guest, admitted, Some(hello), trail).await,
+        Err(denial) => turn_away(guest, trail, &denial).await,
+    }
+}

@@ -1,0 +1,287 @@
+//! `outgate run`: one command, in a sandbox whose only exit is a gateway that lives in this process and ends with it.
+//! Keys, CA and session are in memory; what remains is the audit trail.
+
+mod ledger;
+mod policy;
+mod proxy_only;
+mod record;
+#[cfg(target_os = "linux")]
+mod sandboxed;
+mod signals;
+mod terminal;
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use anyhow::{Context, Result};
+use outgate_native::{arrival::OwnSession, gateway::Gateway};
+use outgate_pki::CallersRoots;
+use outgate_sandbox::{
+    SandboxError,
+    environment::{Isolation, Plan, Secret, Trust},
+};
+use owo_colors::OwoColorize;
+
+use self::{
+    ledger::{Ledger, Told},
+    policy::RunPolicy,
+    record::RunRecord,
+};
+use super::process::{LogTarget, hide_memory, start_log};
+use crate::{
+    cli::{Run, RunIsolation},
+    style,
+};
+
+/// What this command ends with where it is itself that failed.
+const OWN_FAILURE: u8 = 125;
+
+pub(crate) fn run(run: Run, state_dir: Option<PathBuf>) -> Result<ExitCode> {
+    hide_memory();
+    match prepare_and_run(&run, state_dir) {
+        Ok(status) => Ok(ExitCode::from(status)),
+        Err(error) => {
+            style::error(&error);
+            Ok(ExitCode::from(OWN_FAILURE))
+        }
+    }
+}
+
+fn prepare_and_run(run: &Run, state_dir: Option<PathBuf>) -> Result<u8> {
+    let policy = RunPolicy::of(run)?;
+    let state = super::state(state_dir, Some(&policy.config))?;
+    let record = RunRecord::create(&state, policy.config.audit_dir.as_deref())?;
+    start_log(LogTarget::File(record.log_file()?));
+    let ledger = Arc::new(Ledger::new(told(run)?, run.learn.is_some()));
+    run.learn.as_deref().map(take_name).transpose()?;
+    policy.announce(run);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?;
+    let launch = Launch {
+        run,
+        policy: &policy,
+        record: &record,
+        ledger: &ledger,
+        hidden: policy.hidden(&state, &run.hide),
+        folder: tempfile::Builder::new()
+            .prefix("outgate-run-")
+            .tempdir()
+            .context("a folder for the run")?,
+        in_foreground: terminal::is_in_foreground(),
+    };
+    let result = runtime.block_on(async {
+        match run.isolation {
+            #[cfg(target_os = "linux")]
+            RunIsolation::Full => sandboxed::run(&launch).await,
+            #[cfg(not(target_os = "linux"))]
+            RunIsolation::Full => Err(SandboxError::Unavailable.into()),
+            RunIsolation::ProxyOnly => proxy_only::run(&launch).await,
+        }
+    });
+    let status = match result {
+        Ok(ended) => {
+            launch.finish(&ended)?;
+            ended.status
+        }
+        Err(error) => {
+            style::error(&error);
+            if is_forbidden(&error) {
+                say(if std::env::var_os("OUTGATE_SESSION_TOKEN").is_some() {
+                    "this is inside a sandbox already, whose gateway governs: run the command directly"
+                } else {
+                    "--isolation proxy-only runs it without the isolation: it can then ignore the gateway"
+                });
+            }
+            exit_status(&error)
+        }
+    };
+    // Threads that wait for a process or a disk are not waited for.
+    runtime.shutdown_background();
+    Ok(status)
+}
+
+/// Takes the name of a file before the command runs, so that a long run is not lost at its end; never over another one.
+fn take_name(path: &Path) -> Result<()> {
+    File::create_new(path)
+        .map(drop)
+        .with_context(|| format!("--learn {}", path.display()))
+}
+
+/// Puts a whole file in the place of whatever the command may have left there.
+fn write_learnt(path: &Path, draft: &str) -> Result<()> {
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+        file.write_all(draft.as_bytes())?;
+        file.persist(path)?;
+        Ok::<_, std::io::Error>(())
+    };
+    write().with_context(|| format!("--learn {}", path.display()))
+}
+
+fn is_forbidden(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(SandboxError::Forbidden { .. } | SandboxError::Unavailable)
+    )
+}
+
+fn exit_status(error: &anyhow::Error) -> u8 {
+    error
+        .downcast_ref()
+        .map_or(OWN_FAILURE, SandboxError::exit_status)
+}
+
+fn told(run: &Run) -> Result<Told> {
+    Ok(match &run.log {
+        None => Told::Nowhere,
+        Some(None) => Told::StandardError,
+        Some(Some(path)) => {
+            let file = std::fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(path);
+            Told::File(
+                file.with_context(|| format!("--log={}", path.display()))?
+                    .into(),
+            )
+        }
+    })
+}
+
+/// Everything that both ways of isolating need.
+struct Launch<'a> {
+    run: &'a Run,
+    policy: &'a RunPolicy,
+    record: &'a RunRecord,
+    ledger: &'a Arc<Ledger>,
+    /// What the command does not see.
+    hidden: Vec<PathBuf>,
+    /// What the command's trust is read from; nothing in it is secret.
+    folder: tempfile::TempDir,
+    in_foreground: bool,
+}
+
+/// How the command ended.
+struct Ended {
+    status: u8,
+    /// What the namespace refused without the gateway's seeing it.
+    refused: Vec<String>,
+}
+
+/// The command as it is started.
+struct Guest {
+    program: OsString,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+}
+
+impl Launch<'_> {
+    /// Starts the gateway and the session; blocks on files.
+    fn start_gateway(
+        &self,
+        listeners: &[std::net::SocketAddr],
+    ) -> Result<(Arc<Gateway>, Arc<OwnSession>)> {
+        let ledger = Arc::clone(self.ledger);
+        let gateway = Gateway::start_in_memory(
+            self.policy.config.clone(),
+            self.record.audit(),
+            listeners,
+            Box::new(move |record| ledger.note(record)),
+        )?;
+        let labels = BTreeMap::from([("command".to_owned(), "run".to_owned())]);
+        let session = gateway.begin_session(labels)?;
+        Ok((Arc::new(gateway), session))
+    }
+
+    /// The command with the session's token in place of every secret.
+    fn guest(&self, gateway: &Gateway, session: &OwnSession, proxy: String) -> Result<Guest> {
+        let trust = gateway
+            .ca_in_memory()
+            .map(|ca| write_trust(self.folder.path(), ca))
+            .transpose()?;
+        let plan = Plan {
+            proxy,
+            token: Secret::new(session.token().expose().as_bytes()),
+            token_variables: self.policy.token_variables(),
+            secrets: self.policy.secrets(),
+            secret_variables: self.policy.secret_variables(),
+            trust,
+            isolation: match self.run.isolation {
+                RunIsolation::Full => Isolation::Full,
+                RunIsolation::ProxyOnly => Isolation::ProxyOnly,
+            },
+            keep: self.run.keep_env.clone(),
+        };
+        let environment = plan.environment(std::env::vars_os());
+        let (mut words, replaced) = plan.arguments(self.run.command.iter().cloned());
+        if !self.run.quiet {
+            environment.notes.lines().iter().for_each(|note| say(note));
+            if replaced > 0 {
+                say("a key in the command's arguments: the session token took its place");
+            }
+        }
+        let arguments = words.split_off(1.min(words.len()));
+        Ok(Guest {
+            program: words.pop().context("there is no command")?,
+            arguments,
+            environment: environment.variables,
+        })
+    }
+
+    /// Ends the session and the gateway; then every record is on disk.
+    async fn end(&self, gateway: &Gateway, session: &OwnSession) -> Result<()> {
+        gateway.end_session(session)?;
+        Ok(gateway.stop().await?)
+    }
+
+    /// Writes what was learnt, and sums up.
+    fn finish(&self, ended: &Ended) -> Result<()> {
+        let draft = self.ledger.draft(&self.policy.config);
+        if let (Some(path), Some(draft)) = (&self.run.learn, draft) {
+            write_learnt(path, &draft)?;
+            let path = path.display();
+            say(&format!(
+                "learnt  {path}: read it, then `outgate run --config {path} -- …`"
+            ));
+        }
+        if self.run.quiet {
+            return Ok(());
+        }
+        let summary = self.ledger.summary(&self.policy.config);
+        summary.lines().for_each(say);
+        ended.refused.iter().for_each(|line| say(line));
+        if !summary.is_empty() {
+            say(&format!("records {}", self.record.audit().display()));
+        }
+        Ok(())
+    }
+}
+
+fn write_trust(folder: &Path, ca: &str) -> Result<Trust> {
+    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let callers = CallersRoots {
+        ssl_cert_file: named("SSL_CERT_FILE").map(PathBuf::from),
+        node_extra_ca_certs: named("NODE_EXTRA_CA_CERTS").map(PathBuf::from),
+    };
+    let files = outgate_pki::write_trust(folder, ca, &callers)?;
+    Ok(Trust {
+        ca: files.ca,
+        bundle: files.bundle.path,
+        truststore: Some(files.truststore),
+    })
+}
+
+/// Says something about the run. Standard output is the command's alone.
+fn say(line: &str) {
+    anstream::eprintln!("{} {line}", "outgate:".dimmed());
+}

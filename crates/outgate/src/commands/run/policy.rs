@@ -1,0 +1,300 @@
+//! What one run lets out: a configuration file or none, the known services whose keys are in the environment, and the
+//! flags. And with it, which of the environment's values are secrets.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use outgate_config::{Additions, Composed, Config, CredentialUse};
+use outgate_journey::{
+    name::HostPattern,
+    policy::{
+        CredentialSource, DestinationLimits, Port, Posture, RequestRules, Rule, RuleId,
+        TokenDemand, TunnelProtocol,
+    },
+};
+use outgate_native::state::StatePaths;
+use outgate_sandbox::environment::Secret;
+use owo_colors::OwoColorize;
+
+use super::say;
+use crate::{
+    cli::{Run, RunIsolation, RunPosture},
+    style::warn,
+};
+
+/// Where people put keys, in their home folder and beside their work.
+const HOME_FILES: [&str; 10] = [
+    ".bashrc",
+    ".bash_profile",
+    ".profile",
+    ".zshrc",
+    ".zshenv",
+    ".zprofile",
+    ".netrc",
+    ".npmrc",
+    ".pypirc",
+    ".env",
+];
+const PROJECT_FILES: [&str; 4] = [".env", ".env.local", ".envrc", ".npmrc"];
+/// Larger files are not searched, in bytes.
+const MOST_SEARCHED: u64 = 1 << 20;
+/// How many hosts that no rule names a learning run may reach.
+const MOST_LEARNT: u32 = 200;
+
+/// What one run lets out.
+pub(super) struct RunPolicy {
+    pub(super) config: Config,
+    credentials: Vec<CredentialUse>,
+    notes: Vec<String>,
+    /// The values of the credentials as they are at start.
+    values: Vec<Vec<u8>>,
+    isolation: RunIsolation,
+    learns: bool,
+}
+
+impl RunPolicy {
+    pub(super) fn of(run: &Run) -> Result<Self> {
+        let base = match &run.config {
+            Some(path) if path.exists() => Some(Config::load(path)?),
+            Some(path) => bail!("there is no configuration file {}", path.display()),
+            None => None,
+        };
+        let Composed {
+            mut config,
+            credentials,
+            notes,
+        } = Config::compose(
+            base,
+            &Additions {
+                allow: &run.allow,
+                credentials: &run.credential,
+                posture: run.posture.and_then(posture),
+                folder: &std::env::current_dir().context("the working directory")?,
+                is_set: &|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()),
+            },
+        )?;
+        if run.learn.is_some() {
+            config.policy = config.policy.open_to_all(open_rule()?, MOST_LEARNT);
+        }
+        let values: Vec<_> = credentials.iter().flat_map(values).collect();
+        let token = std::env::var_os("OUTGATE_SESSION_TOKEN").map(OsString::into_vec);
+        if token.is_some_and(|token| values.contains(&token)) {
+            bail!(
+                "the environment holds session tokens in place of keys: it is that of a sandbox, or of `outgate env`; \
+                 start this where the keys are"
+            );
+        }
+        Ok(Self {
+            config,
+            credentials,
+            notes,
+            values,
+            isolation: run.isolation,
+            learns: run.learn.is_some(),
+        })
+    }
+
+    /// Says in a few lines what was decided; with `--quiet`, only what is less than people expect.
+    pub(super) fn announce(&self, run: &Run) {
+        if !run.quiet {
+            self.explain();
+        }
+        self.warn(&run.hide);
+    }
+
+    fn explain(&self) {
+        for (source, hosts) in self.keys() {
+            say(&format!(
+                "{}  goes to {} alone; the command sees a session token",
+                source.bold(),
+                hosts.join(", ")
+            ));
+        }
+        let mut hosts: Vec<_> = self
+            .config
+            .policy
+            .rules()
+            .filter(|rule| rule.injection.is_none() && rule.posture != Posture::DenyAll)
+            .map(|rule| rule.host.to_string())
+            .collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        hosts.retain(|host| *host != LEARNING);
+        if !hosts.is_empty() {
+            say(&format!("allowed  {}", hosts.join(", ")));
+        }
+        if self.config.policy.is_empty() && !self.learns {
+            say("nothing is let out: no key of a known service is set; see --allow and --config");
+        }
+        self.notes.iter().for_each(|note| say(note));
+        for warning in &self.config.warnings {
+            warn(&format!(
+                "{} (line {}): {}; {}",
+                warning.key, warning.line, warning.message, warning.help
+            ));
+        }
+    }
+
+    /// Each key by its source, with every host that it goes to.
+    fn keys(&self) -> BTreeMap<String, Vec<&str>> {
+        let mut keys: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for used in &self.credentials {
+            let source = match &used.source {
+                CredentialSource::Env(name) => name.clone(),
+                CredentialSource::File(path) => path.display().to_string(),
+            };
+            let hosts = keys.entry(source).or_default();
+            hosts.extend(used.hosts.iter().map(String::as_str));
+        }
+        keys
+    }
+
+    fn warn(&self, hidden: &[PathBuf]) {
+        for path in self.files_with_secrets() {
+            let is_hidden = hidden.iter().any(|hidden| path.starts_with(hidden));
+            if !is_hidden || self.isolation == RunIsolation::ProxyOnly {
+                let path = path.display();
+                warn(&format!(
+                    "a key also stands in {path}, which the command can read: keep keys elsewhere, or --hide {path}"
+                ));
+            }
+        }
+        if self.learns {
+            warn(&format!(
+                "OPEN while learning: any public host, ports 443 and 80, at most {MOST_LEARNT} hosts; \
+                 private addresses stay closed"
+            ));
+        }
+        if self.isolation == RunIsolation::ProxyOnly {
+            warn(
+                "proxy-only: the command is asked to use the gateway and can ignore it; it also reads what this user \
+                 reads, this machine's processes and sockets among it",
+            );
+        }
+    }
+
+    /// The names under which the command sees the token.
+    pub(super) fn token_variables(&self) -> Vec<String> {
+        let names = self.credentials.iter().flat_map(|it| &it.token_variables);
+        names.cloned().collect()
+    }
+
+    /// The variables whose values the command must not see.
+    pub(super) fn secret_variables(&self) -> Vec<String> {
+        let names = self.credentials.iter().flat_map(|it| &it.secret_variables);
+        names.cloned().collect()
+    }
+
+    /// The values that the command must not see, wherever they stand.
+    pub(super) fn secrets(&self) -> Vec<Secret> {
+        self.values
+            .iter()
+            .map(|value| Secret::new(value.as_slice()))
+            .collect()
+    }
+
+    /// The files among those in which people put keys that hold one of these.
+    fn files_with_secrets(&self) -> Vec<PathBuf> {
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let in_home = home
+            .iter()
+            .flat_map(|home| HOME_FILES.map(|name| home.join(name)));
+        let here = std::env::current_dir().ok();
+        let in_project = here
+            .iter()
+            .flat_map(|here| PROJECT_FILES.map(|name| here.join(name)));
+        let mut found: Vec<_> = in_home
+            .chain(in_project)
+            .filter(|path| self.holds_secret(path))
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    fn holds_secret(&self, path: &Path) -> bool {
+        let is_small = path
+            .metadata()
+            .is_ok_and(|file| file.is_file() && file.len() <= MOST_SEARCHED);
+        let text = if is_small {
+            std::fs::read(path).ok()
+        } else {
+            None
+        };
+        text.is_some_and(|text| {
+            let holds = |value: &Vec<u8>| text.windows(value.len()).any(|part| part == value);
+            self.values.iter().any(holds)
+        })
+    }
+
+    /// What the command must not read: this and other gateways' state, the files of the credentials, and what the
+    /// flags say.
+    pub(super) fn hidden(&self, state: &StatePaths, flags: &[PathBuf]) -> Vec<PathBuf> {
+        let mut hidden = vec![state.folder().to_owned()];
+        hidden.extend(flags.iter().cloned());
+        hidden.extend(crate::commands::platform_state_dir().ok());
+        hidden.extend(self.config.audit_dir.clone());
+        for used in &self.credentials {
+            if let CredentialSource::File(path) = &used.source {
+                hidden.push(path.clone());
+            }
+        }
+        hidden
+    }
+}
+
+const LEARNING: &str = "learning.invalid";
+
+/// Serves what no rule names while learning.
+fn open_rule() -> Result<Rule> {
+    Ok(Rule {
+        id: RuleId::new("--learn"),
+        host: HostPattern::parse(LEARNING).map_err(|error| anyhow::anyhow!("{error:?}"))?,
+        ports: vec![Port::HTTPS, Port::HTTP],
+        posture: Posture::Bump,
+        protocol: TunnelProtocol::Tls,
+        plaintext: true,
+        encrypted_client_hello: false,
+        token: TokenDemand::Required,
+        requests: RequestRules::default(),
+        injection: None,
+        limits: DestinationLimits::default(),
+        addresses: Default::default(),
+    })
+}
+
+const fn posture(flag: RunPosture) -> Option<Posture> {
+    match flag {
+        RunPosture::DenyAll => Some(Posture::DenyAll),
+        RunPosture::PassThrough => Some(Posture::PassThrough),
+        RunPosture::Bump => Some(Posture::Bump),
+        RunPosture::Auto => None,
+    }
+}
+
+/// Every value of a credential that stands in the environment or in its file.
+fn values(used: &CredentialUse) -> Vec<Vec<u8>> {
+    let mut names = used.secret_variables.clone();
+    if let CredentialSource::Env(name) = &used.source {
+        names.push(name.clone());
+    }
+    let mut values: Vec<Vec<u8>> = names
+        .iter()
+        .filter_map(|name| std::env::var_os(name).map(OsString::into_vec))
+        .collect();
+    if let CredentialSource::File(path) = &used.source
+        && let Ok(mut value) = std::fs::read(path)
+    {
+        if value.last() == Some(&b'\n') {
+            value.pop();
+        }
+        values.push(value);
+    }
+    values.retain(|value| !value.is_empty());
+    values
+}
