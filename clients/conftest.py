@@ -8,6 +8,7 @@ import pytest
 
 from gateway import Gateway, Guest
 from grpc_upstream import GrpcUpstream
+from sandbox import TOKEN_HEAD, Launcher
 from upstream import KEYS, Upstream
 
 
@@ -54,6 +55,32 @@ def upstream(services, guest):
         assert not seen.header("proxy-authorization"), f"Proxy-Authorization reached {seen.host}"
         others = [key for name, key in KEYS.items() if not belongs(name, seen.host)]
         assert not [key for key in others if key in text], f"another service's key reached {seen.host}"
+
+
+@pytest.fixture
+def launcher(services, tmp_path) -> Launcher:
+    """Somebody who starts `outgate run`."""
+    return Launcher(tmp_path, services.ca)
+
+
+@pytest.fixture
+def outside(services):
+    """The services, with an empty record; afterwards no request may have carried a session token or a foreign key."""
+    services.seen.clear()
+    yield services
+    assert_nothing_foreign(services.seen)
+
+
+def assert_nothing_foreign(heads) -> None:
+    for seen in heads:
+        basic = [value[6:] for value in seen.header("authorization") if value.startswith("Basic ")]
+        decoded = [base64.b64decode(value).decode() for value in basic]
+        text = "\n".join([seen.text(), *decoded])
+        assert TOKEN_HEAD not in text, f"a session token reached {seen.host}"
+        assert not seen.header("proxy-authorization"), f"Proxy-Authorization reached {seen.host}"
+        foreign = [name for name, key in KEYS.items() if key in text and not belongs(name, seen.host)]
+        assert not foreign, f"{foreign} reached {seen.host}"
+        assert seen.host != "closed.example.net", "what no rule names was reached"
 
 
 def belongs(credential: str, host: str) -> bool:

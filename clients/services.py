@@ -1,9 +1,13 @@
 """What the services answer: faithful enough for their SDKs, with pauses in the streams that show a buffering gateway."""
 
 import asyncio
+import base64
 import hashlib
+import io
 import json
 import os
+import tarfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -200,10 +204,69 @@ async def git(repositories: Path, seen: Seen, receive, send) -> None:
     await answer(send, status, {key.lower(): value for key, value in headers.items()}, body)
 
 
+def wheel() -> bytes:
+    """A wheel of `widget` 1.0: one module."""
+    information = "widget-1.0.dist-info"
+    files = {
+        "widget.py": "ANSWER = 42\n",
+        f"{information}/METADATA": "Metadata-Version: 2.1\nName: widget\nVersion: 1.0\n",
+        f"{information}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files[f"{information}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{information}/RECORD"])
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return buffer.getvalue()
+
+
+def tarball() -> bytes:
+    """An npm package `widget` 1.0.0: one module."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        files = {"package.json": '{"name":"widget","version":"1.0.0"}', "index.js": "module.exports = 42;\n"}
+        for name, text in files.items():
+            entry = tarfile.TarInfo(f"package/{name}")
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return buffer.getvalue()
+
+
+WHEEL, TARBALL = wheel(), tarball()
+
+
+async def package_index(seen: Seen, body: bytes, send) -> None:
+    """A Python index (PEP 503) whose files are elsewhere, as on PyPI."""
+    digest = hashlib.sha256(WHEEL).hexdigest()
+    link = f"https://files.pythonhosted.org/widget-1.0-py3-none-any.whl#sha256={digest}"
+    page = f'<!DOCTYPE html><a href="{link}">widget-1.0-py3-none-any.whl</a>'
+    await answer(send, 200, {"content-type": "text/html"}, page.encode())
+
+
+async def package_file(seen: Seen, body: bytes, send) -> None:
+    await answer(send, 200, {"content-type": "application/octet-stream"}, WHEEL)
+
+
+async def npm_package(seen: Seen, body: bytes, send) -> None:
+    integrity = "sha512-" + base64.b64encode(hashlib.sha512(TARBALL).digest()).decode()
+    file = {"tarball": "https://registry.npmjs.org/widget/-/widget-1.0.0.tgz", "integrity": integrity}
+    version = {"name": "widget", "version": "1.0.0", "dist": file}
+    await answer_json(send, {"name": "widget", "dist-tags": {"latest": "1.0.0"}, "versions": {"1.0.0": version}})
+
+
+async def npm_file(seen: Seen, body: bytes, send) -> None:
+    await answer(send, 200, {"content-type": "application/octet-stream"}, TARBALL)
+
+
 ROUTES = {
     ("api.openai.com", "/v1/chat/completions"): chat_completions,
     ("api.openai.com", "/v1/models"): models,
     ("api.anthropic.com", "/v1/messages"): messages,
     ("echo.example.com", "/big"): big,
     ("echo.example.com", "/ticks"): ticks,
+    ("public.example.org", "/ticks"): ticks,
+    ("packages.example.com", "/simple/widget/"): package_index,
+    ("files.pythonhosted.org", "/widget-1.0-py3-none-any.whl"): package_file,
+    ("registry.npmjs.org", "/widget"): npm_package,
+    ("registry.npmjs.org", "/widget/-/widget-1.0.0.tgz"): npm_file,
 }

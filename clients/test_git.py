@@ -1,12 +1,14 @@
 """git over HTTPS against the CGI program that git ships: clone, and push with a body too large for one buffer."""
 
 import os
+import subprocess
 
 import pytest
 
 from upstream import KEYS, basic
 
 HOST = "github.com"
+AUTHOR = {f"GIT_{who}_{what}": "o@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 REPOSITORY = "https://github.com/acme/widgets.git"
 HELPER = 'credential.helper=!f() { test "$1" = get && echo username=octocat && echo "password=$GIT_TOKEN"; }; f'
 
@@ -14,20 +16,24 @@ HELPER = 'credential.helper=!f() { test "$1" = get && echo username=octocat && e
 @pytest.fixture
 def repository(upstream, guest):
     """A bare repository with one commit, on the upstream's side."""
+    return repository_at(upstream, guest.folder / "seed")
+
+
+def repository_at(upstream, seed):
+    """`acme/widgets` at the upstream with one commit, made in the folder `seed`."""
     bare = upstream.repositories / "acme" / "widgets.git"
-    seed = guest.folder / "seed"
     script = f"""
     rm -rf {bare} && git init -q --bare -b main {bare} && git -C {bare} config http.receivepack true
     git init -q -b main {seed} && cd {seed} && echo hello > README && git add README
     git commit -q -m first && git push -q {bare} main
     """
-    git(guest, "sh", "-ec", script)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(seed), "GIT_CONFIG_NOSYSTEM": "1", **AUTHOR}
+    subprocess.run(["sh", "-ec", script], env=environment, check=True, timeout=30)
     return bare
 
 
 def git(guest, *command, **variables):
-    author = {f"GIT_{who}_{what}": "o@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    return guest.run(*command, GIT_CONFIG_NOSYSTEM="1", GIT_TERMINAL_PROMPT="0", **author, **variables)
+    return guest.run(*command, GIT_CONFIG_NOSYSTEM="1", GIT_TERMINAL_PROMPT="0", **AUTHOR, **variables)
 
 
 def challenged(guest, *command):

@@ -27,6 +27,11 @@ ADDRESSES = {
     "plain.example.com": "127.0.0.16",
     "public.example.org": "127.0.0.17",
     "grpc.example.com": "127.0.0.18",
+    "packages.example.com": "127.0.0.19",
+    "files.pythonhosted.org": "127.0.0.20",
+    "registry.npmjs.org": "127.0.0.21",
+    # Served, and in no policy: that nothing arrives here is the gateway's doing.
+    "closed.example.net": "127.0.0.22",
 }
 
 KEYS = {
@@ -37,7 +42,13 @@ KEYS = {
     "query": "query-real-key-52c8e1f7b93d",
     "plain": "plain-real-key-0d94ab6e37f1",
     "grpc": "grpc-real-key-c3e85b1f97a2",
+    "packages": "packages-real-key-8b2d40e6f19a",
+    "npmjs": "npm_realRegistryToken5c1e8f0a",
 }
+
+# Where this service is served beside port 443.
+FURTHER_PORTS = {"plain.example.com": 80, "public.example.org": 8443, "closed.example.net": 8443}
+
 
 def basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
@@ -50,6 +61,8 @@ PROOF = {
     "github.com": ("authorization", basic("x-access-token", KEYS["github"])),
     "echo.example.com": ("authorization", f"Bearer {KEYS['echo']}"),
     "plain.example.com": ("x-api-key", KEYS["plain"]),
+    "packages.example.com": ("authorization", basic("__token__", KEYS["packages"])),
+    "registry.npmjs.org": ("authorization", f"Bearer {KEYS['npmjs']}"),
 }
 
 
@@ -68,7 +81,9 @@ class Upstream:
         config = Config()
         names = [name for name in ADDRESSES if name != "grpc.example.com"]
         config.bind = [f"{ADDRESSES[name]}:443" for name in names]
-        config.insecure_bind = [f"{ADDRESSES['plain.example.com']}:80"]
+        further = [(port, f"{ADDRESSES[name]}:{port}") for name, port in FURTHER_PORTS.items()]
+        config.bind += [address for port, address in further if port != 80]
+        config.insecure_bind = [address for port, address in further if port == 80]
         config.certfile, config.keyfile = str(certificate), str(key)
         config.alpn_protocols = ["h2", "http/1.1"]
         config.accesslog = config.errorlog = None

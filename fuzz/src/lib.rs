@@ -8,9 +8,11 @@
 mod config;
 mod destination;
 mod opening;
+mod question;
 mod request_head;
 
 pub use config::config;
 pub use destination::{absolute_form, connect};
 pub use opening::client_hello;
+pub use question::question;
 pub use request_head::http1_head;

@@ -16,6 +16,11 @@ fn client_hello() {
 }
 
 #[test]
+fn question() {
+    bolero::check!().for_each(|input: &[u8]| outgate_fuzz::question(input));
+}
+
+#[test]
 fn http1_head() {
     bolero::check!().for_each(|input: &[u8]| outgate_fuzz::http1_head(input));
 }

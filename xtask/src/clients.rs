@@ -1,6 +1,8 @@
 //! The real-client tests: pytest inside a network namespace with nothing but loopback, where port 443 is free and
 //! no client can reach anything but the gateway and the local upstreams.
 
+use std::path::Path;
+
 use crate::{
     places::Places,
     run::{Steps, Task},
@@ -17,23 +19,51 @@ pub(crate) fn alone(places: &Places, steps: &mut Steps, arguments: &[&str]) {
     }
 }
 
+/// How often [`startup`] measures everything.
+const ROUNDS: &str = "40";
+
 /// Runs the client tests; `arguments` go to pytest.
 ///
 /// # Errors
 /// How they ended, or why they cannot be run here.
 pub(crate) fn run(places: &Places, arguments: &[&str]) -> Result<(), String> {
+    let python = python(places, &places.gateway())?;
+    python
+        .args(["-m", "pytest", "--quiet"])
+        .args(arguments)
+        .run()
+}
+
+/// Measures what `outgate run` adds to a command, with a release build.
+pub(crate) fn startup(places: &Places, steps: &mut Steps) {
+    setup::everything(places, steps);
+    let built = steps.step("release build", || {
+        let task = Task::cargo(40).inside(&places.root);
+        task.args(["build", "--locked", "--release", "--package", "outgate"])
+            .run()
+    });
+    if built {
+        steps.step("startup of `outgate run`", || {
+            let python = python(places, &places.target.join("release/outgate"))?;
+            python.args(["startup.py", ROUNDS]).run()
+        });
+    }
+}
+
+/// The clients' Python in a namespace of its own, in their folder.
+fn python(places: &Places, gateway: &Path) -> Result<Task, String> {
     let folder = places.root.join("clients");
-    Task::new("unshare", 15)
+    let task = Task::new("unshare", 15)
         .args(namespace()?)
         .args(["sh", "-ec", INSIDE, "sh"])
         .args([places.client_program("python")])
-        .args(["-m", "pytest", "--quiet"])
-        .args(arguments)
         .inside(&folder)
-        .env("OUTGATE_BIN", places.gateway())
+        .env("OUTGATE_BIN", gateway)
         .env("OUTGATE_NODE_PACKAGES", places.node_packages())
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .run()
+        .env("OUTGATE_GO_GUESTS", places.go_guests())
+        .env("OUTGATE_RUST_GUEST", places.rust_guest())
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    Ok(task)
 }
 
 /// How to get a network namespace: a user namespace makes anybody its root; root can do without one.

@@ -12,10 +12,11 @@ use crate::{
 };
 
 /// The tests in `fuzz/tests/targets.rs`.
-const TARGETS: [&str; 5] = [
+const TARGETS: [&str; 6] = [
     "connect",
     "absolute_form",
     "client_hello",
+    "question",
     "http1_head",
     "config",
 ];

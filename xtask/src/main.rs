@@ -29,6 +29,7 @@ usage: cargo xtask COMMAND
   clients [ARGUMENT]...        the real-client tests alone; arguments go to pytest
   fuzz [--seconds N] [TARGET]  coverage-guided fuzzing, 60 seconds a target unless told
   bench [FILTER]               the benchmarks
+  startup                      what `outgate run` adds to a command's start and first request, in a release build
 ";
 
 fn main() -> ExitCode {
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         ["bench", rest @ ..] if rest.len() <= 1 => {
             bench::run(&places, &mut steps, rest.first().copied())
         }
+        ["startup"] => clients::startup(&places, &mut steps),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

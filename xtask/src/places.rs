@@ -44,6 +44,16 @@ impl Places {
         self.cache.join("node")
     }
 
+    /// The folder of the Go guests, built by [`crate::setup`].
+    pub(crate) fn go_guests(&self) -> PathBuf {
+        self.cache.join("go")
+    }
+
+    /// The Rust guest, built with the workspace.
+    pub(crate) fn rust_guest(&self) -> PathBuf {
+        self.target.join("debug/outgate-client-guest")
+    }
+
     /// The gateway that the black-box tests start.
     pub(crate) fn gateway(&self) -> PathBuf {
         self.target.join("debug/outgate")

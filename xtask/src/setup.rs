@@ -10,21 +10,30 @@ use crate::{
 };
 
 /// A system package, and the shell command that succeeds once what it brings is there.
-const SYSTEM: [(&str, &str); 8] = [
+const SYSTEM: [(&str, &str); 11] = [
     ("build-essential", "command -v cc && command -v c++"),
     (
         "ca-certificates",
         "test -s /etc/ssl/certs/ca-certificates.crt",
     ),
     ("curl", "curl --version | grep -q HTTP2"),
+    (
+        "default-jdk-headless",
+        "java --list-modules | grep -q '^jdk.compiler@'",
+    ),
     ("git", "test -x \"$(git --exec-path)/git-http-backend\""),
     ("iproute2", "command -v ip"),
+    ("openssl", "command -v openssl"),
     (
         "python3",
         "python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'",
     ),
     ("python3-venv", "python3 -c 'import venv, ensurepip'"),
-    ("util-linux", "command -v unshare && command -v setpriv"),
+    (
+        "util-linux",
+        "command -v unshare && command -v setpriv && command -v setsid",
+    ),
+    ("wget", "command -v wget"),
 ];
 
 /// Installs everything.
@@ -35,6 +44,7 @@ pub(crate) fn everything(places: &Places, steps: &mut Steps) {
             python_environment(places, "clients", "clients/requirements.txt")
         });
         steps.step("set up: Node clients", || node_packages(places));
+        steps.step("set up: Go clients", || go_guests(places));
     }
 }
 
@@ -137,6 +147,25 @@ fn node_packages(places: &Places) -> Result<(), String> {
             "--no-fund",
         ])
         .run()
+    })
+}
+
+/// The Go guests as static binaries, built by the pinned Go of the Python environment, which fetches nothing.
+fn go_guests(places: &Places) -> Result<(), String> {
+    let folder = places.go_guests();
+    let source = places.root.join("clients/guests/get.go");
+    let go = || {
+        Task::new(places.client_program("go"), 15)
+            .env("CGO_ENABLED", "0")
+            .env("GOCACHE", places.cache.join("go-build"))
+            .env("GOFLAGS", "-mod=mod")
+            .env("GOPROXY", "off")
+            .env("GOTOOLCHAIN", "local")
+    };
+    let version = String::from_utf8_lossy(&go().args(["version"]).output()?).into_owned();
+    installed_once(&folder, &(version + &read(&source)?), || {
+        let build = go().args(["build", "-trimpath", "-o"]);
+        build.args([&folder.join("get"), &source]).run()
     })
 }
 

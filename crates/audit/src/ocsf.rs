@@ -234,7 +234,11 @@ enum Class {
 impl Class {
     const fn of(record: &DecisionRecord) -> Self {
         match record.entry {
-            Entry::Connect | Entry::Transparent | Entry::Dns | Entry::Listener => Self::Network,
+            Entry::Connect
+            | Entry::Transparent
+            | Entry::Dns
+            | Entry::Namespace
+            | Entry::Listener => Self::Network,
             Entry::AbsoluteForm
             | Entry::Bumped
             | Entry::TunnelledPlain

@@ -73,7 +73,7 @@ impl Draft {
             Entry::Bumped => Some(false),
             Entry::AbsoluteForm | Entry::TunnelledPlain | Entry::TransparentPlain => Some(true),
             // A question alone sends nothing out, and bytes that are no request are not let out.
-            Entry::Dns | Entry::Listener => return,
+            Entry::Dns | Entry::Namespace | Entry::Listener => return,
         };
         let traffic = self.seen.entry((host, port)).or_default();
         traffic.tunnels |= in_clear.is_none();

@@ -127,7 +127,10 @@ impl Requests {
             .keys()
             .any(|path| path.iter().any(|segment| is_starred(segment)));
         if is_general {
-            notes.push(format!("generalised from {} paths", self.paths.len()));
+            notes.push(match self.paths.len() {
+                1 => "generalised from 1 path".to_owned(),
+                many => format!("generalised from {many} paths"),
+            });
         }
         if self.all_methods.unnameable {
             notes.push("a method was seen that cannot be named here".to_owned());

@@ -22,6 +22,8 @@ pub enum Entry {
     TransparentPlain,
     /// A question to the gateway's name server.
     Dns,
+    /// What the session's network namespace refused without asking anybody: how much of it, told once.
+    Namespace,
     /// Bytes that never became a request.
     Listener,
 }
@@ -38,6 +40,7 @@ impl Entry {
             Self::Transparent => "transparent",
             Self::TransparentPlain => "transparent-plain",
             Self::Dns => "dns",
+            Self::Namespace => "namespace",
             Self::Listener => "listener",
         }
     }

@@ -17,7 +17,9 @@ use outgate_control::{
 };
 use outgate_credential::CredentialStore;
 use outgate_journey::{
+    denial::{Denial, DenyCode},
     policy::{CredentialName, CredentialSource, InjectionForm},
+    record::Entry,
     session::{Denylist, TokenFault, TokenVerifier},
 };
 use outgate_pki::{CertificateAuthority, Minter, RootSource, write_bundle};
@@ -32,7 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 #[cfg(target_os = "linux")]
 use crate::names::{self, NameSockets};
 use crate::{
-    arrival::{OwnSession, keep_fresh, own_ttl},
+    arrival::{Arrival, OwnSession, keep_fresh, own_ttl},
     clock::unix_now,
     limits::SessionCounters,
     listener::{Door, DoorKind, accept},
@@ -41,6 +43,7 @@ use crate::{
     server_tls::ServerTls,
     shared::{Live, NativePlane, Observer, Shared},
     state::{StateError, StateLock, StatePaths},
+    trail::Trail,
     upstream_tls::{RootsError, UpstreamTls},
 };
 
@@ -130,6 +133,15 @@ enum Home {
     },
 }
 
+/// Where an audit trail goes that belongs to one run.
+#[derive(Debug, Clone)]
+pub struct AuditPlace {
+    /// The folder.
+    pub folder: PathBuf,
+    /// After so many records the gateway closes everything; at least 1.
+    pub most_records: u64,
+}
+
 /// What says whose a connection is that arrives on a session's sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attribution {
@@ -182,6 +194,7 @@ impl Gateway {
             keys: Arc::new(keys),
             sessions: Arc::new(sessions),
             audit: audit_dir,
+            most_records: u64::MAX,
             observer: None,
             server_tls: config.needs_ca().then(|| open_ca(&state)).transpose()?,
         };
@@ -220,7 +233,7 @@ impl Gateway {
         Ok(gateway)
     }
 
-    /// Starts a gateway that keeps nothing but its audit trail, in the folder `audit`. It has no operator socket, and
+    /// Starts a gateway that keeps nothing but its audit trail. It has no operator socket, and
     /// listens nowhere until [`Self::serve_session`]; `listeners` are the sockets among those of then that are in this
     /// process's own network, and never dialled.
     ///
@@ -228,7 +241,7 @@ impl Gateway {
     /// [`GatewayError`].
     pub fn start_in_memory(
         config: Config,
-        audit: PathBuf,
+        audit: AuditPlace,
         listeners: &[SocketAddr],
         observer: Observer,
     ) -> Result<Self, GatewayError> {
@@ -244,7 +257,8 @@ impl Gateway {
         let parts = Parts {
             keys: Arc::new(keys),
             sessions: Arc::new(Sessions::in_memory()),
-            audit,
+            audit: audit.folder,
+            most_records: audit.most_records,
             observer: Some(observer),
             server_tls: ca.map(minting).transpose()?,
         };
@@ -323,6 +337,16 @@ impl Gateway {
         self.accept(sockets.transparent, &door(DoorKind::Transparent));
         #[cfg(target_os = "linux")]
         names::serve(&self.shared, sockets.names, own.as_ref());
+    }
+
+    /// Records what a session's namespace refused without asking anybody, in words.
+    pub fn record_refusals(&self, session: &Arc<OwnSession>, what: &str) {
+        let arrival = Arrival {
+            client: SocketAddr::from(([127, 0, 0, 1], 0)),
+            own: Some(Arc::clone(session)),
+        };
+        let mut trail = Trail::begin(&self.shared, Entry::Namespace, &arrival);
+        trail.deny(&Denial::new(DenyCode::PortNotAllowed).because(what.to_owned()));
     }
 
     /// Ends a session and cuts what it has open.
@@ -533,6 +557,7 @@ struct Parts {
     keys: Arc<KeyRing>,
     sessions: Arc<Sessions>,
     audit: PathBuf,
+    most_records: u64,
     observer: Option<Observer>,
     server_tls: Option<ServerTls>,
 }
@@ -566,6 +591,7 @@ fn share(config: &Config, parts: Parts, proxy: &[SocketAddr]) -> Result<Arc<Shar
         tasks: TaskTracker::new(),
         stopping: CancellationToken::new(),
         killing: CancellationToken::new(),
+        records_left: AtomicU64::new(parts.most_records),
         observer: parts.observer,
         marker: random_hex()?,
         next_id: AtomicU64::new(1),
@@ -632,10 +658,7 @@ async fn keep_house(shared: Arc<Shared>, keys: Arc<KeyRing>) {
 
 #[cfg(test)]
 mod tests {
-    use outgate_journey::record::Entry;
-
     use super::*;
-    use crate::{arrival::Arrival, trail::Trail};
 
     const EMPTY: &str = "version: 1\nlisten: { proxy: 127.0.0.1:0 }\nresolver: { servers: [\"127.0.0.1:9\"] }\n\
                          upstream: { roots: bundled }\n";

@@ -105,6 +105,8 @@ pub(crate) struct Shared {
     pub(crate) stopping: CancellationToken,
     /// The grace period is over.
     pub(crate) killing: CancellationToken,
+    /// How many more records may be written.
+    pub(crate) records_left: AtomicU64,
     /// Is shown every record.
     pub(crate) observer: Option<Observer>,
     /// What no guest can guess: marks the requests that the guard makes.
@@ -114,6 +116,19 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Counts a record. After the last one there is no way out any more: what cannot be recorded is not served, and a
+    /// guest must not fill the disk with records of what it is refused.
+    pub(crate) fn count_record(&self) {
+        if self.records_left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            tracing::error!(
+                code = "audit_budget",
+                "the audit trail is as long as it may be: everything is closed"
+            );
+            self.stopping.cancel();
+            self.killing.cancel();
+        }
+    }
+
     /// Whether the audit store keeps up. Records that cannot be written are kept, so what makes records has to stop
     /// before memory does.
     pub(crate) fn keeps_records(&self) -> bool {

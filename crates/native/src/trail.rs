@@ -260,6 +260,7 @@ impl Trail {
             observer(&record);
         }
         self.shared.plane.audit.record(*record);
+        self.shared.count_record();
     }
 }
 

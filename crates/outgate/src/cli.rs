@@ -91,7 +91,10 @@ pub(crate) struct Run {
     /// A further place to write to, for a command that root runs; may be repeated
     #[arg(long, value_name = "PATH")]
     pub(crate) write: Vec<PathBuf>,
-    /// Let the command use Unix sockets: those of this machine are covered, but ones that appear later are not
+    /// Let the command make user namespaces of its own, as browsers and other sandboxes do
+    #[arg(long)]
+    pub(crate) user_namespaces: bool,
+    /// Let the command use Unix sockets: those of this machine whose path is known are covered, no others
     #[arg(long)]
     pub(crate) unix_sockets: bool,
     /// The command and its arguments

@@ -26,7 +26,9 @@ pub use elsewhere::{Events, Prepared, Running, helper, prepare};
 pub use error::SandboxError;
 #[cfg(target_os = "linux")]
 pub use linux::{Events, Prepared, Running, helper, prepare};
-pub use plan::{Command, Event, Plan, Refusals, Sockets, UnixSockets, default_writable};
+pub use plan::{
+    Command, Event, Plan, Refusals, Sockets, UnixSockets, UserNamespaces, default_writable,
+};
 
 /// The hidden subcommand's name: [`prepare`] starts its `helper` program as `program HELPER ROLE`, and the program
 /// hands the role to [`helper()`].

@@ -13,7 +13,7 @@ pub struct Plan {
     pub ports: Vec<u16>,
     /// The explicit proxy's port on 127.0.0.1. 0 lets the kernel choose: see `Sockets::proxy`'s local address.
     pub proxy_port: u16,
-    /// Files and folders shown as empty. A path that does not exist is ignored. A *file* that the host replaces by
+    /// Files and folders shown as empty. A path that does not exist is ignored. All paths of a plan are absolute. A *file* that the host replaces by
     /// renaming over it while the command runs is uncovered by the kernel: name its folder where that can happen.
     pub hidden: Vec<PathBuf>,
     /// Files that the command reads and cannot change, nor replace in their folder.
@@ -26,6 +26,8 @@ pub struct Plan {
     pub writable: Vec<PathBuf>,
     /// Whether the command may use Unix sockets.
     pub unix_sockets: UnixSockets,
+    /// Whether the command may make user namespaces of its own.
+    pub user_namespaces: UserNamespaces,
     /// Where the command starts.
     pub working_directory: PathBuf,
 }
@@ -36,6 +38,16 @@ pub enum UnixSockets {
     /// `socket(AF_UNIX)` is refused; connected pairs remain.
     Refused,
     /// Allowed; those sockets of the host that exist when the sandbox starts are covered.
+    Allowed,
+}
+
+/// In a user namespace of its own the command is root over further namespaces: it mounts file systems (control groups
+/// among them) and reaches parts of the kernel that nobody else without privileges does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserNamespaces {
+    /// The kernel makes none.
+    Refused,
+    /// As many as the machine allows.
     Allowed,
 }
 

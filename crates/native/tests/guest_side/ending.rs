@@ -295,3 +295,21 @@ async fn a_stop_does_not_wait_for_a_guest_or_a_resolver_that_says_nothing() {
     drop(silent);
     world.finish().await;
 }
+
+/// A guest that makes records without end fills somebody's disk.
+#[tokio::test]
+async fn after_the_last_record_that_may_be_written_there_is_no_way_out() {
+    let mut setup = Setup::new(Attribution::BySocket);
+    setup.most_records = 5;
+    let world = World::with(setup).await;
+    let req = world.get(Way::Clear, "n.test", "/");
+    let mut open = world.open(Way::Clear, &req).await.unwrap();
+    assert_eq!(open.send(&req).await.answered().status, 200);
+    for _ in 0..4 {
+        assert!(world.ask(&question(1, "unlisted.test", A)).await.is_some());
+    }
+    gone(open).await;
+    let late = TcpStream::connect((ANYWHERE, world.clear.port())).await;
+    assert!(late.is_err(), "somebody listens");
+    world.finish().await;
+}

@@ -16,7 +16,7 @@ use outgate_journey::{
 };
 use outgate_native::{
     arrival::OwnSession,
-    gateway::{Attribution, Gateway, SessionSockets},
+    gateway::{Attribution, AuditPlace, Gateway, SessionSockets},
     names::NameSockets,
 };
 use outgate_testkit::{
@@ -113,6 +113,8 @@ pub(crate) struct Setup {
     pub(crate) capturing: Vec<TcpListener>,
     /// Whether the gateway is told which of the sockets are in its own network.
     pub(crate) knows_its_sockets: bool,
+    /// How many records the trail may have.
+    pub(crate) most_records: u64,
 }
 
 impl Setup {
@@ -122,6 +124,7 @@ impl Setup {
             config: Box::new(|_, _| {}),
             capturing: Vec::new(),
             knows_its_sockets: false,
+            most_records: u64::MAX,
         }
     }
 
@@ -201,8 +204,11 @@ impl World {
         let observer = Box::new(move |record: &DecisionRecord| {
             seen.lock().expect("no panic holds it").push(record.clone());
         });
-        let gateway = Gateway::start_in_memory(config, folder.path().join("audit"), &own, observer)
-            .expect("a gateway");
+        let audit = AuditPlace {
+            folder: folder.path().join("audit"),
+            most_records: setup.most_records,
+        };
+        let gateway = Gateway::start_in_memory(config, audit, &own, observer).expect("a gateway");
         let session = gateway.begin_session(BTreeMap::new()).expect("a session");
         let roots = roots_from_pem(gateway.ca_in_memory().into_iter().chain([ca.pem()]));
         let world = Self {

@@ -21,7 +21,10 @@ use super::network::{self, Counters};
 use super::protocol::{Failure, Order, Report, Stage};
 use super::streams::{self, Foreground};
 use super::{INIT, privileges};
-use crate::{Plan, UnixSockets};
+use crate::{Plan, UnixSockets, UserNamespaces};
+
+/// Below `/run`, services put their pipes no deeper.
+const PIPES_DEPTH: usize = 4;
 
 /// Runs until the sandbox has ended.
 pub(super) fn run() -> io::Result<()> {
@@ -46,13 +49,14 @@ pub(super) fn run() -> io::Result<()> {
 fn prepare(mut plan: Plan, launcher: &Channel) -> Result<Sandbox, Failure> {
     streams::check()?;
     let foreground = Foreground::find();
+    plan.hidden.extend(pipes());
     if plan.unix_sockets == UnixSockets::Allowed {
         plan.hidden
             .extend(host_sockets().map_err(|error| namespace("list the host's sockets", &error))?);
     }
     // Not in a folder of the host's view.
     std::env::set_current_dir("/").map_err(|error| namespace("go to /", &error))?;
-    enter().map_err(|(step, error)| namespace(step, &error))?;
+    enter(plan.user_namespaces).map_err(|(step, error)| namespace(step, &error))?;
     let sockets = network::open(&plan.ports, plan.proxy_port)?;
     let counters = Counters::open();
     hand_over(&sockets, launcher).map_err(|error| namespace("hand the sockets over", &error))?;
@@ -69,14 +73,15 @@ fn prepare(mut plan: Plan, launcher: &Channel) -> Result<Sandbox, Failure> {
 }
 
 /// New namespaces, in which this user keeps its numbers.
-fn enter() -> Result<(), (&'static str, io::Error)> {
+fn enter(further: UserNamespaces) -> Result<(), (&'static str, io::Error)> {
     // Asked before: inside, they are unknown until the maps are written.
     let (user, group) = (getuid().as_raw(), getgid().as_raw());
     let all = CloneFlags::CLONE_NEWUSER
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWIPC;
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWCGROUP;
     unshare(all).map_err(|errno| ("make namespaces", errno.into()))?;
     // Without it an unprivileged user may not write the map of groups.
     fs::write("/proc/self/setgroups", "deny")
@@ -85,7 +90,31 @@ fn enter() -> Result<(), (&'static str, io::Error)> {
         .map_err(|error| ("map the user", error))?;
     fs::write("/proc/self/gid_map", format!("{group} {group} 1"))
         .map_err(|error| ("map the group", error))?;
+    if further == UserNamespaces::Refused {
+        // A setting of the namespace that this process is in.
+        fs::write("/proc/sys/user/max_user_namespaces", "0")
+            .map_err(|error| ("forbid further user namespaces", error))?;
+    }
     privileges::keep_across_exec().map_err(|error| ("keep the namespace's privileges", error))
+}
+
+/// The named pipes of the host's services: a service that reads one is reached by writing, on whatever mount.
+fn pipes() -> Vec<PathBuf> {
+    let mut found = vec![];
+    let mut folders = vec![(PathBuf::from("/run"), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        // What this user cannot list, its command cannot either.
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_fifo() => found.push(entry.path()),
+                Ok(kind) if kind.is_dir() && depth < PIPES_DEPTH => {
+                    folders.push((entry.path(), depth + 1));
+                }
+                _ => {}
+            }
+        }
+    }
+    found
 }
 
 /// The paths of Unix sockets that somebody on the host has bound.

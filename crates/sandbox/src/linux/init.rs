@@ -58,6 +58,13 @@ pub(super) fn run() -> io::Result<()> {
 
 fn confine(plan: &Plan) -> Result<Group, Failure> {
     mounts::arrange(plan, getuid().is_root())?;
+    streams::replace_null().map_err(|error| {
+        Failure::new(
+            Stage::Mount,
+            "give the command a /dev/null of its own",
+            &error,
+        )
+    })?;
     // After the mounts: the folder must be the one that is seen now, not the one under a cover.
     let folder = &plan.working_directory;
     std::env::set_current_dir(folder).map_err(|error| {
@@ -79,7 +86,7 @@ fn confine(plan: &Plan) -> Result<Group, Failure> {
         },
     );
     let group = group::choose();
-    seccomp::install(plan.unix_sockets, group)
+    seccomp::install(plan.unix_sockets, group, getuid().is_root())
         .map_err(|error| failure("install the filter of system calls", &error))?;
     Ok(group)
 }

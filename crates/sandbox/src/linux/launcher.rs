@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SocketType, sockopt};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, setrlimit};
 
 use super::channel::Channel;
 use super::protocol::{Order, Report};
@@ -54,6 +54,7 @@ pub struct Events {
 /// is a network socket or a folder; [`SandboxError::Plan`], [`SandboxError::Setup`], [`SandboxError::Lost`].
 pub fn prepare(helper: &Path, plan: &Plan) -> Result<(Prepared, Sockets), SandboxError> {
     check(plan)?;
+    allow_init_to_forbid_core_files();
     let (mut reports, theirs) = Channel::pair().map_err(|error| setup("make a channel", &error))?;
     let process = std::process::Command::new(helper)
         .args([crate::HELPER, NAMESPACE])
@@ -175,11 +176,38 @@ impl Drop for Helper {
     }
 }
 
+/// Init forbids core files to the command by a limit of 1, which it cannot set where the hard limit is 0: the kernel
+/// then starts the host's handler of crashes all the same. Root can raise it here; for other users it stays.
+fn allow_init_to_forbid_core_files() {
+    let limit = getrlimit(Resource::Core);
+    if limit.maximum == Some(0) {
+        let one = Rlimit {
+            current: Some(1),
+            maximum: Some(1),
+        };
+        let _ = setrlimit(Resource::Core, one);
+    }
+}
+
 fn check(plan: &Plan) -> Result<(), SandboxError> {
     if plan.proxy_port != 0 && (plan.proxy_port == 53 || plan.ports.contains(&plan.proxy_port)) {
         return Err(SandboxError::Plan(format!(
             "port {} cannot be both the proxy's and a destination's",
             plan.proxy_port
+        )));
+    }
+    // The helper's folder is another one.
+    let shown = plan.shown.iter().flat_map(|(path, by)| [path, by]);
+    let listed = [&plan.hidden, &plan.read_only, &plan.writable]
+        .into_iter()
+        .flatten();
+    let mut paths = listed
+        .chain(shown)
+        .chain([&plan.run_folder, &plan.working_directory]);
+    if let Some(path) = paths.find(|path| !path.is_absolute()) {
+        return Err(SandboxError::Plan(format!(
+            "{} is not an absolute path",
+            path.display()
         )));
     }
     // The root of the tree writable is all of it writable.

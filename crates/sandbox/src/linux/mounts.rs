@@ -66,6 +66,7 @@ pub(super) fn arrange(plan: &Plan, root: bool) -> Result<(), Failure> {
                     .map_err(|error| failure("make /sys read-only", &error))
             })?;
     }
+    pin(plan).map_err(|error| failure("hold the folders of what is hidden in place", &error))?;
     resolver().map_err(|error| failure("replace /etc/resolv.conf", &error))?;
     foreign_processes(&mounts)?;
     plan.hidden.iter().try_for_each(|path| {
@@ -141,6 +142,29 @@ fn everything_read_only(mounts: &[Mount], writable: &[PathBuf]) -> Result<(), Fa
                 .is_ok_and(|state| !state.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
         {
             return Err(failure(&name, &io::ErrorKind::PermissionDenied.into()));
+        }
+    }
+    Ok(())
+}
+
+/// Makes a mount point of every folder above what is hidden or read-only that the command could rename: what it renames
+/// stays covered, but the next run, or the next gateway, would find what the command puts in its place.
+fn pin(plan: &Plan) -> io::Result<()> {
+    let protected = plan.hidden.iter().chain(&plan.read_only);
+    let real: BTreeSet<_> = protected
+        .filter_map(|path| path.canonicalize().ok())
+        .collect();
+    let folders: BTreeSet<_> = real
+        .iter()
+        .flat_map(|path| path.ancestors().skip(1))
+        .collect();
+    // In this order a folder comes before those in it.
+    for folder in folders {
+        let renamed = folder
+            .parent()
+            .is_some_and(|parent| rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).is_ok());
+        if renamed {
+            mount_bind_recursive(folder, folder)?;
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use crate::{Command, Plan, Refusals, UnixSockets};
+use crate::{Command, Plan, Refusals, UnixSockets, UserNamespaces};
 
 /// From the launcher to the helper, and on to init.
 #[derive(Debug)]
@@ -84,6 +84,7 @@ impl Order {
                 );
                 out.all(plan.writable.iter().map(|path| path.as_os_str()));
                 out.byte(u8::from(plan.unix_sockets == UnixSockets::Allowed));
+                out.byte(u8::from(plan.user_namespaces == UserNamespaces::Allowed));
                 out.bytes(plan.working_directory.as_os_str());
             }
             Self::Start(command) => {
@@ -118,6 +119,11 @@ impl Order {
                     UnixSockets::Allowed
                 } else {
                     UnixSockets::Refused
+                },
+                user_namespaces: if from.byte()? == 1 {
+                    UserNamespaces::Allowed
+                } else {
+                    UserNamespaces::Refused
                 },
                 working_directory: from.bytes()?.into(),
             }),
@@ -282,6 +288,7 @@ mod tests {
             shown: vec![("/d".into(), "/e".into())],
             writable: vec![],
             unix_sockets: UnixSockets::Allowed,
+            user_namespaces: UserNamespaces::Allowed,
             working_directory: "/w".into(),
         }
     }

@@ -21,6 +21,34 @@ type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 /// Not in the C library's headers for every target: the same numbers on all architectures.
 const TIOCSTI: u32 = 0x5412;
 const TIOCLINUX: u32 = 0x541C;
+/// These stay with the terminal when the command is gone: another line discipline, and no further opens.
+const TIOCSETD: u32 = 0x5423;
+const TIOCEXCL: u32 = 0x540C;
+/// Of `O_TMPFILE`, the bit that is its own.
+const TEMPORARY: u32 = 0o20_000_000;
+/// Calls with a file's mode, and which argument it is. `fchmodat2` has one number on all architectures.
+#[cfg(target_arch = "x86_64")]
+const MODES: [(i64, u8); 7] = [
+    (libc::SYS_chmod, 1),
+    (libc::SYS_fchmod, 1),
+    (libc::SYS_fchmodat, 2),
+    (452, 2),
+    (libc::SYS_creat, 1),
+    (libc::SYS_mknod, 1),
+    (libc::SYS_mknodat, 2),
+];
+#[cfg(not(target_arch = "x86_64"))]
+const MODES: [(i64, u8); 4] = [
+    (libc::SYS_fchmod, 1),
+    (libc::SYS_fchmodat, 2),
+    (452, 2),
+    (libc::SYS_mknodat, 2),
+];
+/// Calls that open, and which argument their flags are; the mode follows.
+#[cfg(target_arch = "x86_64")]
+const OPENS: [(i64, u8); 2] = [(libc::SYS_open, 1), (libc::SYS_openat, 2)];
+#[cfg(not(target_arch = "x86_64"))]
+const OPENS: [(i64, u8); 1] = [(libc::SYS_openat, 2)];
 /// Netlink families that programs use to look around: routes, sockets, device events, generic.
 const NETLINK: [i32; 4] = [
     libc::NETLINK_ROUTE,
@@ -30,8 +58,9 @@ const NETLINK: [i32; 4] = [
 ];
 
 /// Installs the filters for this process. A later program can add to them, never remove one.
-pub(super) fn install(unix_sockets: UnixSockets, group: Group) -> io::Result<()> {
+pub(super) fn install(unix_sockets: UnixSockets, group: Group, root: bool) -> io::Result<()> {
     let mut filters = vec![
+        filter(set_id_files(root)?, libc::EPERM)?,
         filter(absent(), libc::ENOSYS)?,
         filter(families()?, libc::EAFNOSUPPORT)?,
         filter(forbidden(unix_sockets, group)?, libc::EPERM)?,
@@ -54,6 +83,8 @@ fn absent() -> Rules {
         libc::SYS_add_key,
         libc::SYS_request_key,
         libc::SYS_keyctl,
+        // Its flags and mode are behind a pointer, where no filter reads; programs fall back to `openat`.
+        libc::SYS_openat2,
     ];
     calls.into_iter().map(|call| (call, vec![])).collect()
 }
@@ -76,7 +107,8 @@ fn families() -> io::Result<Rules> {
 
 fn forbidden(unix_sockets: UnixSockets, group: Group) -> io::Result<Rules> {
     // Only the low half: the kernel ignores the high half of the request, so a comparison of all would be evaded.
-    let typing = [TIOCSTI, TIOCLINUX].map(|request| rule([argument(1, SeccompCmpOp::Eq, request)]));
+    let typing = [TIOCSTI, TIOCLINUX, TIOCSETD, TIOCEXCL]
+        .map(|request| rule([argument(1, SeccompCmpOp::Eq, request)]));
     let netlink = [argument(0, SeccompCmpOp::Eq, libc::AF_NETLINK)]
         .into_iter()
         .chain(NETLINK.map(|protocol| argument(2, SeccompCmpOp::Ne, protocol)));
@@ -99,6 +131,32 @@ fn forbidden(unix_sockets: UnixSockets, group: Group) -> io::Result<Rules> {
             libc::SYS_kill,
             vec![rule([argument(0, SeccompCmpOp::Eq, 0)])?],
         );
+    }
+    Ok(rules)
+}
+
+/// Files that run as their owner, whoever starts them: outside, anybody could become the user that the command runs as.
+/// For root the group's bit too; other users need it for folders that a group shares.
+fn set_id_files(root: bool) -> io::Result<Rules> {
+    let bits: &[u32] = if root {
+        &[libc::S_ISUID, libc::S_ISGID]
+    } else {
+        &[libc::S_ISUID]
+    };
+    let masked = |index, bit: u32| argument(index, SeccompCmpOp::MaskedEq(u64::from(bit)), bit);
+    let mut rules = Rules::new();
+    for bit in bits {
+        for (call, mode) in MODES {
+            let refused = rule([masked(mode, *bit)])?;
+            rules.entry(call).or_default().push(refused);
+        }
+        for (call, flags) in OPENS {
+            // Without one of these there is no mode, and whatever stands in its place.
+            for creates in [libc::O_CREAT.unsigned_abs(), TEMPORARY] {
+                let refused = rule([masked(flags, creates), masked(flags + 1, *bit)])?;
+                rules.entry(call).or_default().push(refused);
+            }
+        }
     }
     Ok(rules)
 }

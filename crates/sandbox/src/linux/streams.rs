@@ -42,6 +42,32 @@ pub(super) fn restore_input(channel: &mut Channel) -> io::Result<()> {
     Ok(rustix::stdio::dup2_stdin(channel.take()?)?)
 }
 
+/// A stream that is the host's `/dev/null` becomes the sandbox's: by the host's, root could change the permissions of
+/// the file that all of the host uses.
+pub(super) fn replace_null() -> io::Result<()> {
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    let device = fstat(&null)?.st_rdev;
+    let is_null = |stream: BorrowedFd<'_>| {
+        fstat(stream).is_ok_and(|stream| {
+            FileType::from_raw_mode(stream.st_mode) == FileType::CharacterDevice
+                && stream.st_rdev == device
+        })
+    };
+    if is_null(io::stdin().as_fd()) {
+        rustix::stdio::dup2_stdin(&null)?;
+    }
+    if is_null(io::stdout().as_fd()) {
+        rustix::stdio::dup2_stdout(&null)?;
+    }
+    if is_null(io::stderr().as_fd()) {
+        rustix::stdio::dup2_stderr(&null)?;
+    }
+    Ok(())
+}
+
 /// A socket could be connected again, to anywhere from the host's network; a folder opens the host's files around
 /// every cover.
 pub(super) fn check() -> Result<(), Failure> {

@@ -15,6 +15,8 @@ pub fn trials() -> Vec<Trial> {
         each("calls around the filters are refused", calls),
         each("calls by other numbers are refused", numbers),
         each("other namespaces cannot be entered", namespaces),
+        each("no user namespaces can be made", no_user_namespaces),
+        each("files that run as their owner cannot be made", set_id_files),
         each("init cannot be traced, read or ended", init),
         each("what the caller left open is closed", descriptors),
         each("a standard stream that is a way out is refused", streams),
@@ -61,7 +63,7 @@ for name, number in [('io_uring_setup', 425), ('io_uring_enter', 426), ('io_urin
                      ('add_key', 248 if x86 else 217), ('request_key', 249 if x86 else 218), ('keyctl', 250 if x86 else 219),
                      ('open_by_handle_at', 304 if x86 else 265)]:
     tell(name, lambda: call(number, 0, 0, 0, 0, 0))
-for request in 0x5412, 0x541C:
+for request in 0x5412, 0x541C, 0x5423, 0x540C:
     tell('ioctl', lambda: fcntl.ioctl(0, request, b'x'))
     tell('ioctl, high half set', lambda: call(16 if x86 else 29, 0, request | 1 << 32, 0))
 "#;
@@ -79,7 +81,7 @@ for request in 0x5412, 0x541C:
         .map(|name| format!("{name} ENOSYS"))
         .collect();
     expected.push("open_by_handle_at EPERM".to_owned());
-    for _ in 0..2 {
+    for _ in 0..4 {
         expected.extend(["ioctl EPERM", "ioctl, high half set EPERM"].map(str::to_owned));
     }
     expect(
@@ -139,7 +141,7 @@ for kind in 'net', 'mnt', 'ipc', 'uts':
 import fcntl
 tell('by a socket', lambda: fcntl.ioctl(socket.socket(), 0x894C))
 "#;
-    let found = probe(user, &[], script);
+    let found = probe(user, &["--user-namespaces"], script);
     let lines: Vec<_> = found.lines().collect();
     assert_eq!(lines.len(), 13, "{found}");
     // The user namespace one is in cannot be entered again: EINVAL.
@@ -149,6 +151,79 @@ tell('by a socket', lambda: fcntl.ioctl(socket.socket(), 0x894C))
             .any(|end| line.ends_with(end))),
         "{found}"
     );
+}
+
+/// Every way to make a user namespace; what is left is what needs one first.
+fn no_user_namespaces(user: User) {
+    let script = r#"
+tell('unshare', lambda: unshare(0x10000000))
+tell('with others', lambda: unshare(0x10000000 | 0x00020000 | 0x02000000 | 0x40000000))
+tell('clone', lambda: call(56 if os.uname().machine == 'x86_64' else 220, 0x10000000 | 17, 0, 0, 0, 0))
+arguments = (ctypes.c_uint64 * 11)(0x10000000, 0, 0, 0, 17)
+tell('clone3', lambda: call(435, ctypes.addressof(arguments), 88))
+tell('mounts', lambda: unshare(0x00020000))
+tell('control groups', lambda: mount(b'c', b'/tmp', b'cgroup2', 0))
+tell('allow them', lambda: open('/proc/sys/user/max_user_namespaces', 'w').write('9'))
+"#;
+    let found = probe(user, &[], script);
+    let allow = found.lines().last().unwrap().to_owned();
+    assert!(
+        allow.ends_with(" EACCES") || allow.ends_with(" EROFS") || allow.ends_with(" EPERM"),
+        "{found}"
+    );
+    let expected = [
+        "unshare ENOSPC",
+        "with others ENOSPC",
+        "clone ENOSPC",
+        "clone3 ENOSPC",
+        "mounts EPERM",
+        "control groups EPERM",
+        &allow,
+    ];
+    expect(&found, &expected);
+}
+
+/// What would run as its owner, whoever starts it.
+fn set_id_files(user: User) {
+    let root = user == User::Root;
+    let script = r#"
+import tempfile
+folder = tempfile.mkdtemp()
+file = folder + '/x'
+held = os.open(file, os.O_CREAT | os.O_RDWR, 0o755)
+tell('chmod', lambda: os.chmod(file, 0o4755))
+tell('fchmod', lambda: os.fchmod(held, 0o4755))
+tell('fchmodat2', lambda: call(452, -100, ctypes.cast(ctypes.c_char_p(file.encode()), ctypes.c_void_p).value, 0o4755, 0))
+tell('create', lambda: os.open(folder + '/y', os.O_CREAT | os.O_WRONLY, 0o4755) and None)
+tell('no name', lambda: os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o4755) and None)
+tell('node', lambda: os.mknod(folder + '/z', 0o4755 | stat.S_IFREG))
+tell('openat2', lambda: call(437, -100, ctypes.cast(ctypes.c_char_p(file.encode()), ctypes.c_void_p).value, 0, 24))
+tell('open without a mode', lambda: os.open(file, os.O_RDONLY, 0o4755) and None)
+tell('usual', lambda: os.chmod(file, 0o755))
+os.chmod(folder, 0o755)
+tell('of the group', lambda: os.chmod(file, 0o2755))
+print(oct(os.stat(file).st_mode & 0o4000))
+os.unlink(file)
+"#;
+    let of_the_group = if root {
+        "of the group EPERM"
+    } else {
+        "of the group ok"
+    };
+    let expected = [
+        "chmod EPERM",
+        "fchmod EPERM",
+        "fchmodat2 EPERM",
+        "create EPERM",
+        "no name EPERM",
+        "node EPERM",
+        "openat2 ENOSYS",
+        "open without a mode ok",
+        "usual ok",
+        of_the_group,
+        "0o0",
+    ];
+    expect(&probe(user, &[], script), &expected);
 }
 
 fn init(user: User) {
@@ -164,7 +239,7 @@ tell('nested', lambda: call(438, pidfd, 3, 0))
 for number in signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1: os.kill(1, number)
 time.sleep(0.05)
 "#;
-    let found = probe(user, &[], script);
+    let found = probe(user, &["--user-namespaces"], script);
     assert_eq!(found.lines().count(), 11, "{found}");
     assert!(
         found

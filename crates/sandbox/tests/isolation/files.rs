@@ -17,6 +17,15 @@ pub fn trials() -> Vec<Trial> {
         each("hidden files and folders are empty", hidden),
         each("files that are shown or read-only stay so", shown),
         each(
+            "folders above what is hidden stay in their places",
+            in_place,
+        ),
+        each(
+            "the host's null device is not among the streams",
+            null_stream,
+        ),
+        each("a relative path in a plan is refused", relative),
+        each(
             "a namespace of its own does not uncover what is hidden",
             nested,
         ),
@@ -48,6 +57,13 @@ pub fn trials() -> Vec<Trial> {
         trials.extend(each(
             "another mount of the host's processes is covered",
             other_proc,
+        ));
+        trials.push(Trial::test(
+            "pipes of the host's services are covered",
+            || {
+                pipes();
+                Ok(())
+            },
         ));
         trials.push(Trial::test(
             "root's disks, settings and programs cannot be written",
@@ -161,6 +177,104 @@ tell('write what is shown', lambda: open({roots:?}, 'a'))
     expect(&probe(user, &options, &script), &expected);
 }
 
+/// What is covered must not be led away: the next gateway would find what the command puts in its place.
+fn in_place(user: User) {
+    let folder = Folder::new();
+    folder.file("home/.local/state/keys", "the-real-key", 0o666);
+    let policy = folder.file("home/project/policy", "the policy", 0o666);
+    folder.file("home/other/file", "", 0o666);
+    let home = folder.path().join("home");
+    for open in [
+        "home",
+        "home/.local",
+        "home/.local/state",
+        "home/project",
+        "home/other",
+    ] {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(folder.path().join(open), mode).unwrap();
+    }
+    let state = home.join(".local/state");
+    let script = format!(
+        r#"
+os.chdir({home:?})
+for name in '.local/state', '.local', 'project/policy', 'project', 'other':
+    tell(name, lambda: os.rename(name, name + '.x'))
+tell('home', lambda: os.rename({home:?}, {home:?} + '.x'))
+tell('exchange', lambda: call(316 if os.uname().machine == 'x86_64' else 276, -100, ctypes.cast(ctypes.c_char_p(b'project'), ctypes.c_void_p).value, -100, ctypes.cast(ctypes.c_char_p(b'other.x'), ctypes.c_void_p).value, 2))
+tell('work', lambda: open('project/new', 'w').close())
+"#
+    );
+    let options = [
+        "--write",
+        folder.path().to_str().unwrap(),
+        "--hide",
+        state.to_str().unwrap(),
+        "--read-only",
+        policy.to_str().unwrap(),
+    ];
+    let expected = [
+        ".local/state EBUSY",
+        ".local EBUSY",
+        "project/policy EBUSY",
+        "project EBUSY",
+        "other ok",
+        "home EBUSY",
+        "exchange EBUSY",
+        "work ok",
+    ];
+    expect(&probe(user, &options, &script), &expected);
+}
+
+/// By the stream it would be the host's: the file that everybody on it uses.
+fn null_stream(user: User) {
+    let script =
+        "tell('chmod', lambda: os.fchmod(0, 0o666)); tell('read', lambda: os.read(0, 1) and None)";
+    // The harness gives `/dev/null` as standard input.
+    let found = probe(user, &[], script);
+    let chmod = if user == User::Root {
+        "chmod EROFS"
+    } else {
+        "chmod EPERM"
+    };
+    let lines: Vec<_> = found.lines().collect();
+    assert!(
+        lines == [chmod, "read ok"] || lines == ["chmod EROFS", "read ok"],
+        "{found}"
+    );
+}
+
+/// A pipe that a service of the host reads is written to through a read-only mount as well.
+fn pipes() {
+    let pipe = std::path::PathBuf::from(format!("/run/isolation-{}", std::process::id()));
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    let script = format!(
+        "print(stat.S_ISFIFO(os.stat({pipe:?}).st_mode)); tell('write', lambda: os.open({pipe:?}, os.O_WRONLY | os.O_NONBLOCK))"
+    );
+    let found = probe(User::Root, &[], &script);
+    std::fs::remove_file(&pipe).unwrap();
+    expect(&found, &["False", "write EROFS"]);
+}
+
+/// The helper is in another folder than the launcher.
+fn relative(user: User) {
+    for option in ["--hide", "--write", "--read-only"] {
+        let output = run(user, &[option, "."], &["true"]);
+        let told = errors(&output);
+        assert!(
+            told.starts_with("invalid_plan") && told.contains("absolute"),
+            "{option}: {told}"
+        );
+    }
+}
+
 /// `CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC`: root in a namespace of its own.
 const NESTED: &str = r#"
 user, group = os.getuid(), os.getgid()
@@ -191,7 +305,8 @@ print(os.listdir(state), os.path.exists({file:?}))
 "#,
         parent = folder.path()
     );
-    let found = probe(user, &["--hide", state.to_str().unwrap()], &script);
+    let options = ["--user-namespaces", "--hide", state.to_str().unwrap()];
+    let found = probe(user, &options, &script);
     let lines: Vec<_> = found.lines().collect();
     assert_eq!(lines.last(), Some(&"[] False"), "{found}");
     for line in &lines[..lines.len() - 1] {
@@ -242,6 +357,7 @@ print('end')
     );
     let state = home.join("state");
     let options = [
+        "--user-namespaces",
         "--hide",
         file.to_str().unwrap(),
         "--hide",
@@ -399,7 +515,10 @@ sys.stdout.flush(); inside()
         "fresh sys EPERM",
         "var EPERM",
     ];
-    expect(&probe(User::Root, &[], &script), &expected);
+    expect(
+        &probe(User::Root, &["--user-namespaces"], &script),
+        &expected,
+    );
     let asked = format!("open({:?} + '/x', 'w')", outside.path());
     probe(
         User::Root,

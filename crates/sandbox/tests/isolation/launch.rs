@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
-use outgate_sandbox::{Command, Event, Plan, UnixSockets, default_writable, prepare};
+use outgate_sandbox::{
+    Command, Event, Plan, UnixSockets, UserNamespaces, default_writable, prepare,
+};
 
 pub fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
     // As a launcher does, in all threads: the terminal's signals are the command's.
@@ -32,6 +34,7 @@ pub fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
         shown: vec![],
         writable: default_writable(None, &here),
         unix_sockets: UnixSockets::Refused,
+        user_namespaces: UserNamespaces::Refused,
         working_directory: here,
     };
     let mut words = words.peekable();
@@ -49,6 +52,7 @@ pub fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
             }
             "--in" => plan.working_directory = path(),
             "--port" => plan.ports.push(path().to_str().unwrap().parse().unwrap()),
+            "--user-namespaces" => plan.user_namespaces = UserNamespaces::Allowed,
             "--unix-sockets" => plan.unix_sockets = UnixSockets::Allowed,
             "--events" => tell = true,
             "--kill" => kill = true,

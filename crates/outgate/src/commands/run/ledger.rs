@@ -174,7 +174,7 @@ impl Entries {
             let (sent, received) = (bytes(traffic.sent), bytes(traffic.received));
             writeln!(
                 text,
-                "  {} {host}  {} × , {sent} sent, {received} received",
+                "  {} {host}  {} ×, {sent} sent, {received} received",
                 "✓".green(),
                 traffic.requests
             )?;

@@ -21,7 +21,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use outgate_native::{arrival::OwnSession, gateway::Gateway};
+use outgate_native::{
+    arrival::OwnSession,
+    gateway::{AuditPlace, Gateway},
+};
 use outgate_pki::CallersRoots;
 use outgate_sandbox::{
     SandboxError,
@@ -40,6 +43,8 @@ use crate::{
     style,
 };
 
+/// About a gigabyte of audit trail.
+const MOST_RECORDS: u64 = 1_000_000;
 /// What this command ends with where it is itself that failed.
 const OWN_FAILURE: u8 = 125;
 
@@ -71,7 +76,7 @@ fn prepare_and_run(run: &Run, state_dir: Option<PathBuf>) -> Result<u8> {
         policy: &policy,
         record: &record,
         ledger: &ledger,
-        hidden: policy.hidden(&state, &run.hide),
+        hidden: policy.hidden(&state, &run.hide)?,
         folder: tempfile::Builder::new()
             .prefix("outgate-run-")
             .tempdir()
@@ -89,7 +94,7 @@ fn prepare_and_run(run: &Run, state_dir: Option<PathBuf>) -> Result<u8> {
     });
     let status = match result {
         Ok(ended) => {
-            launch.finish(&ended)?;
+            launch.finish(&ended);
             ended.status
         }
         Err(error) => {
@@ -194,7 +199,10 @@ impl Launch<'_> {
         let ledger = Arc::clone(self.ledger);
         let gateway = Gateway::start_in_memory(
             self.policy.config.clone(),
-            self.record.audit(),
+            AuditPlace {
+                folder: self.record.audit(),
+                most_records: MOST_RECORDS,
+            },
             listeners,
             Box::new(move |record| ledger.note(record)),
         )?;
@@ -244,18 +252,30 @@ impl Launch<'_> {
         Ok(gateway.stop().await?)
     }
 
+    /// Writes what was learnt, somewhere: a long run must not have been for nothing.
+    fn keep_learnt(&self, path: &Path, draft: &str) {
+        let mut path = path.to_owned();
+        if let Err(error) = write_learnt(&path, draft) {
+            style::error(&error);
+            path = self.record.learnt();
+            if let Err(error) = write_learnt(&path, draft) {
+                return style::error(&error);
+            }
+        }
+        let path = path.display();
+        say(&format!(
+            "learnt  {path}: read it, then `outgate run --config {path} -- …`"
+        ));
+    }
+
     /// Writes what was learnt, and sums up.
-    fn finish(&self, ended: &Ended) -> Result<()> {
+    fn finish(&self, ended: &Ended) {
         let draft = self.ledger.draft(&self.policy.config);
         if let (Some(path), Some(draft)) = (&self.run.learn, draft) {
-            write_learnt(path, &draft)?;
-            let path = path.display();
-            say(&format!(
-                "learnt  {path}: read it, then `outgate run --config {path} -- …`"
-            ));
+            self.keep_learnt(path, &draft);
         }
         if self.run.quiet {
-            return Ok(());
+            return;
         }
         let summary = self.ledger.summary(&self.policy.config);
         summary.lines().for_each(say);
@@ -263,7 +283,6 @@ impl Launch<'_> {
         if !summary.is_empty() {
             say(&format!("records {}", self.record.audit().display()));
         }
-        Ok(())
     }
 }
 

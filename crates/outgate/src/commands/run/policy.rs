@@ -43,6 +43,8 @@ const HOME_FILES: [&str; 10] = [
 const PROJECT_FILES: [&str; 4] = [".env", ".env.local", ".envrc", ".npmrc"];
 /// Larger files are not searched, in bytes.
 const MOST_SEARCHED: u64 = 1 << 20;
+/// Connections at once of one command, where no file says otherwise.
+const MOST_CONNECTIONS: usize = 1000;
 /// How many hosts that no rule names a learning run may reach.
 const MOST_LEARNT: u32 = 200;
 
@@ -64,6 +66,7 @@ impl RunPolicy {
             Some(path) => bail!("there is no configuration file {}", path.display()),
             None => None,
         };
+        let has_file = base.is_some();
         let Composed {
             mut config,
             credentials,
@@ -78,6 +81,9 @@ impl RunPolicy {
                 is_set: &|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()),
             },
         )?;
+        if !has_file {
+            config.listen.max_connections = MOST_CONNECTIONS;
+        }
         if run.learn.is_some() {
             config.policy = config.policy.open_to_all(open_rule()?, MOST_LEARNT);
         }
@@ -233,18 +239,28 @@ impl RunPolicy {
     }
 
     /// What the command must not read: this and other gateways' state, the files of the credentials, and what the
-    /// flags say.
-    pub(super) fn hidden(&self, state: &StatePaths, flags: &[PathBuf]) -> Vec<PathBuf> {
-        let mut hidden = vec![state.folder().to_owned()];
-        hidden.extend(flags.iter().cloned());
-        hidden.extend(crate::commands::platform_state_dir().ok());
-        hidden.extend(self.config.audit_dir.clone());
-        for used in &self.credentials {
-            if let CredentialSource::File(path) = &used.source {
-                hidden.push(path.clone());
-            }
+    /// flags say. All of it absolute.
+    pub(super) fn hidden(&self, state: &StatePaths, flags: &[PathBuf]) -> Result<Vec<PathBuf>> {
+        // A misspelt one would leave open what its user believes hidden.
+        if let Some(path) = flags.iter().find(|path| !path.exists()) {
+            bail!("--hide {}: there is nothing of this name", path.display());
         }
-        hidden
+        let files = self
+            .credentials
+            .iter()
+            .filter_map(|used| match &used.source {
+                CredentialSource::File(path) => Some(path.clone()),
+                CredentialSource::Env(_) => None,
+            });
+        let all = [state.folder().to_owned()]
+            .into_iter()
+            .chain(crate::commands::platform_state_dir().ok())
+            .chain(self.config.audit_dir.clone())
+            .chain(files)
+            .chain(flags.iter().cloned());
+        let absolute =
+            |path: PathBuf| std::path::absolute(&path).with_context(|| path.display().to_string());
+        all.map(absolute).collect()
     }
 }
 

@@ -36,6 +36,11 @@ impl RunRecord {
         self.0.join("audit")
     }
 
+    /// Where what was learnt goes if it cannot go where it should.
+    pub(super) fn learnt(&self) -> PathBuf {
+        self.0.join("learnt.yaml")
+    }
+
     /// What the gateway logs while the terminal is the command's.
     pub(super) fn log_file(&self) -> Result<File> {
         let path = self.0.join("gateway.log");

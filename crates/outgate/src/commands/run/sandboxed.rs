@@ -15,7 +15,7 @@ use outgate_native::{
 use outgate_pki::{BUNDLE_FILE, TRUSTSTORE_FILE};
 use outgate_sandbox::{
     Command, Event, Events, Plan, Prepared, Refusals, Running, SandboxError, Sockets, UnixSockets,
-    default_writable, prepare,
+    UserNamespaces, default_writable, prepare,
 };
 use tokio::{
     net::{TcpListener, UdpSocket},
@@ -26,7 +26,7 @@ use super::{
     super::process::set_limits,
     Ended, Launch,
     signals::{Signals, Stops},
-    terminal::stop_until_continued,
+    terminal::{is_a_job, stop_until_continued},
 };
 
 /// Where clients expect a proxy, if no rule names it.
@@ -61,6 +61,11 @@ pub(super) async fn run(launch: &Launch<'_>) -> Result<Ended> {
     };
     let (running, events) = tokio::task::spawn_blocking(move || prepared.start(&command)).await??;
     let outcome = follow(&running, events, &mut signals).await;
+    if let Ok(Ended { refused, .. }) = &outcome
+        && !refused.is_empty()
+    {
+        gateway.record_refusals(&session, &refused.join("; "));
+    }
     launch.end(&gateway, &session).await?;
     outcome
 }
@@ -68,8 +73,9 @@ pub(super) async fn run(launch: &Launch<'_>) -> Result<Ended> {
 fn plan(launch: &Launch<'_>) -> Result<Plan> {
     let working_directory = std::env::current_dir().context("the working directory")?;
     let home = std::env::var_os("HOME").map(PathBuf::from);
+    let home = home.filter(|home| home.is_absolute());
     let mut writable = default_writable(home.as_deref(), &working_directory);
-    writable.extend(launch.run.write.iter().cloned());
+    writable.extend(absolute(&launch.run.write)?);
     let mut ports: Vec<u16> = launch
         .policy
         .config
@@ -90,7 +96,7 @@ fn plan(launch: &Launch<'_>) -> Result<Plan> {
         proxy_port,
         hidden: launch.hidden.clone(),
         // The rules of the next run are not the command's to write.
-        read_only: launch.run.config.iter().cloned().collect(),
+        read_only: absolute(launch.run.config.iter().chain(&launch.run.learn))?,
         shown: if launch.policy.config.needs_ca() {
             trust_by_path(launch.folder.path())?
         } else {
@@ -102,8 +108,21 @@ fn plan(launch: &Launch<'_>) -> Result<Plan> {
         } else {
             UnixSockets::Refused
         },
+        user_namespaces: if launch.run.user_namespaces {
+            UserNamespaces::Allowed
+        } else {
+            UserNamespaces::Refused
+        },
         working_directory,
     })
+}
+
+/// The paths as the helper, which is in another folder, has to have them.
+fn absolute<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<Vec<PathBuf>> {
+    let paths = paths
+        .into_iter()
+        .map(|path| std::path::absolute(path).with_context(|| path.display().to_string()));
+    paths.collect()
 }
 
 /// Where distributions keep the roots that programs read by path: GnuTLS, and what clears its environment.
@@ -184,10 +203,12 @@ async fn follow(running: &Running, events: Events, signals: &mut Signals) -> Res
         };
         let status = match event {
             Event::Started | Event::Continued => continue,
-            Event::Stopped { .. } => {
+            // Elsewhere nobody would continue this process.
+            Event::Stopped { .. } if is_a_job() => {
                 stop_with(running, &mut events).await;
                 continue;
             }
+            Event::Stopped { .. } => continue,
             Event::Refused(counted) => {
                 refused = tell(counted);
                 continue;
@@ -229,13 +250,13 @@ fn tell(refused: Refusals) -> Vec<String> {
     let mut lines = Vec::new();
     if refused.tcp_refused > 0 {
         lines.push(format!(
-            "refused by the sandbox itself: {} × TCP, to ports that nothing listens on",
+            "{} × TCP to ports that nothing listens on, refused by the sandbox itself",
             refused.tcp_refused
         ));
     }
     if refused.udp_unreachable > 0 {
         lines.push(format!(
-            "refused by the sandbox itself: {} × UDP",
+            "{} × UDP, refused by the sandbox itself",
             refused.udp_unreachable
         ));
     }

@@ -8,6 +8,14 @@ pub(super) fn is_in_foreground() -> bool {
     stdin().is_terminal() && front == Ok(rustix::process::getpgrp())
 }
 
+/// Whether this process is a job of a shell, which notices that it stopped and can continue it. Without a terminal
+/// nobody would.
+pub(super) fn is_a_job() -> bool {
+    let own = rustix::process::getpid();
+    let leads = rustix::process::getsid(None).is_ok_and(|leader| leader == own);
+    !leads && std::fs::File::open("/dev/tty").is_ok()
+}
+
 /// Stops this process, so that the shell sees its job stopped, until it is continued.
 pub(super) fn stop_until_continued() {
     let own = rustix::process::getpid();
