@@ -21,7 +21,7 @@ VARIABLES = {
     "OPENAI_API_KEY": KEYS["openai"],
     "ANTHROPIC_API_KEY": KEYS["anthropic"],
     "GITHUB_TOKEN": KEYS["github"],
-    "NPM_TOKEN": KEYS["npmjs"],
+    "NPM_TOKEN": KEYS["npm"],
     "ECHO_API_KEY": KEYS["echo"],
     "PACKAGES_TOKEN": KEYS["packages"],
 }
@@ -34,7 +34,7 @@ resolver:
 upstream: {{ roots: none, extra_roots: [{ca}] }}
 """
 
-# `openai`, `anthropic` and `npm` are known services: their keys are in the environment, nothing more is said.
+# `openai` and `anthropic` are known services: their keys are in the environment, nothing more is said.
 POLICY = """
 version: 1
 services: { known: true }
@@ -42,6 +42,7 @@ credentials:
   echo: { from: { env: ECHO_API_KEY } }
   packages: { from: { env: PACKAGES_TOKEN } }
   github: { from: { env: GITHUB_TOKEN } }
+  npm: { from: { env: NPM_TOKEN } }
 destinations:
   - host: echo.example.com
     inject: { credential: echo, header: authorization }
@@ -52,9 +53,11 @@ destinations:
     token: optional
     inject: { credential: github, basic: x-access-token }
     deny: [{ methods: [POST], paths: [/acme/widgets.git/git-receive-pack] }]
+  - host: npm.example.net
+    inject: { credential: npm, header: authorization }
   - host: public.example.org
     ports: [443, 8443]
-  - host: files.pythonhosted.org
+  - host: files.example.net
 """
 
 # An unprivileged user, as far as a namespace that maps one user can have another: no capability, another number.

@@ -236,9 +236,9 @@ WHEEL, TARBALL = wheel(), tarball()
 
 
 async def package_index(seen: Seen, body: bytes, send) -> None:
-    """A Python index (PEP 503) whose files are elsewhere, as on PyPI."""
+    """A Python index (PEP 503) whose files are elsewhere."""
     digest = hashlib.sha256(WHEEL).hexdigest()
-    link = f"https://files.pythonhosted.org/widget-1.0-py3-none-any.whl#sha256={digest}"
+    link = f"https://files.example.net/widget-1.0-py3-none-any.whl#sha256={digest}"
     page = f'<!DOCTYPE html><a href="{link}">widget-1.0-py3-none-any.whl</a>'
     await answer(send, 200, {"content-type": "text/html"}, page.encode())
 
@@ -249,7 +249,7 @@ async def package_file(seen: Seen, body: bytes, send) -> None:
 
 async def npm_package(seen: Seen, body: bytes, send) -> None:
     integrity = "sha512-" + base64.b64encode(hashlib.sha512(TARBALL).digest()).decode()
-    file = {"tarball": "https://registry.npmjs.org/widget/-/widget-1.0.0.tgz", "integrity": integrity}
+    file = {"tarball": "https://npm.example.net/widget/-/widget-1.0.0.tgz", "integrity": integrity}
     version = {"name": "widget", "version": "1.0.0", "dist": file}
     await answer_json(send, {"name": "widget", "dist-tags": {"latest": "1.0.0"}, "versions": {"1.0.0": version}})
 
@@ -266,7 +266,7 @@ ROUTES = {
     ("echo.example.com", "/ticks"): ticks,
     ("public.example.org", "/ticks"): ticks,
     ("packages.example.com", "/simple/widget/"): package_index,
-    ("files.pythonhosted.org", "/widget-1.0-py3-none-any.whl"): package_file,
-    ("registry.npmjs.org", "/widget"): npm_package,
-    ("registry.npmjs.org", "/widget/-/widget-1.0.0.tgz"): npm_file,
+    ("files.example.net", "/widget-1.0-py3-none-any.whl"): package_file,
+    ("npm.example.net", "/widget"): npm_package,
+    ("npm.example.net", "/widget/-/widget-1.0.0.tgz"): npm_file,
 }

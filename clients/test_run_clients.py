@@ -62,8 +62,8 @@ def test_pip_installs_from_a_private_index(launcher, outside):
     assert [seen.header("authorization") for seen in outside.heads("packages.example.com")] == [
         [basic("__token__", KEYS["packages"])]
     ]
-    assert not any(seen.header("authorization") for seen in outside.heads("files.pythonhosted.org"))
-    assert ran.entries("files.pythonhosted.org") == ["connect"]
+    assert not any(seen.header("authorization") for seen in outside.heads("files.example.net"))
+    assert ran.entries("files.example.net") == ["connect"]
 
 
 def test_pip_finds_no_other_index(launcher, outside):
@@ -75,15 +75,15 @@ def test_pip_finds_no_other_index(launcher, outside):
 
 def test_npm_installs_from_the_registry_with_its_own_token_variable(launcher, outside):
     script = """
-    echo '//registry.npmjs.org/:_authToken=${NPM_TOKEN}' > .npmrc && echo '{}' > package.json
+    printf '%s\\n' registry=https://npm.example.net/ '//npm.example.net/:_authToken=${NPM_TOKEN}' > .npmrc && echo '{}' > package.json
     npm install --no-audit --no-fund --no-update-notifier --cache "$TMPDIR/npm" widget
     node -p 'require("widget")'
     """
     ran = launcher.run("bash", "-ec", script)
     assert ran.out.splitlines()[-1] == "42"
-    values = {tuple(seen.header("authorization")) for seen in outside.heads("registry.npmjs.org")}
-    assert values == {(f"Bearer {KEYS['npmjs']}",)}
-    assert len(outside.heads("registry.npmjs.org")) == 2
+    values = {tuple(seen.header("authorization")) for seen in outside.heads("npm.example.net")}
+    assert values == {(f"Bearer {KEYS['npm']}",)}
+    assert len(outside.heads("npm.example.net")) == 2
 
 
 def test_npm_finds_no_other_registry(launcher, outside):

@@ -113,7 +113,7 @@ def test_what_was_learnt_is_a_policy_for_the_same_command(launcher, outside, cur
     get = f"{curl} -sS --fail -o /dev/null"
     script = f"""
     {get} https://public.example.org/items/12345/parts
-    {get} -X PUT -d a=b https://files.pythonhosted.org/v1/things
+    {get} -X PUT -d a=b https://files.example.net/v1/things
     {get} -H "Authorization: Bearer $OPENAI_API_KEY" https://api.openai.com/v1/models
     """
     open_run = launcher.run("bash", "-ec", script, config=config, flags=("--learn", str(learnt)))
@@ -123,7 +123,7 @@ def test_what_was_learnt_is_a_policy_for_the_same_command(launcher, outside, cur
     assert checked.returncode == 0, checked.stdout + checked.stderr
     policy = learnt.read_text()
     hosts = set(re.findall(r"^  - host: (\S+)$", policy, re.M))
-    assert hosts == {"public.example.org", "files.pythonhosted.org", "api.openai.com"}, policy
+    assert hosts == {"public.example.org", "files.example.net", "api.openai.com"}, policy
     launcher.run("bash", "-ec", script, config=learnt)
     assert len(outside.seen) == 6
     assert {tuple(seen.header("authorization")) for seen in outside.heads("api.openai.com")} == {

@@ -28,8 +28,8 @@ ADDRESSES = {
     "public.example.org": "127.0.0.17",
     "grpc.example.com": "127.0.0.18",
     "packages.example.com": "127.0.0.19",
-    "files.pythonhosted.org": "127.0.0.20",
-    "registry.npmjs.org": "127.0.0.21",
+    "files.example.net": "127.0.0.20",
+    "npm.example.net": "127.0.0.21",
     # Served, and in no policy: that nothing arrives here is the gateway's doing.
     "closed.example.net": "127.0.0.22",
 }
@@ -43,7 +43,7 @@ KEYS = {
     "plain": "plain-real-key-0d94ab6e37f1",
     "grpc": "grpc-real-key-c3e85b1f97a2",
     "packages": "packages-real-key-8b2d40e6f19a",
-    "npmjs": "npm_realRegistryToken5c1e8f0a",
+    "npm": "npm_realRegistryToken5c1e8f0a",
 }
 
 # Where this service is served beside port 443.
@@ -62,7 +62,7 @@ PROOF = {
     "echo.example.com": ("authorization", f"Bearer {KEYS['echo']}"),
     "plain.example.com": ("x-api-key", KEYS["plain"]),
     "packages.example.com": ("authorization", basic("__token__", KEYS["packages"])),
-    "registry.npmjs.org": ("authorization", f"Bearer {KEYS['npmjs']}"),
+    "npm.example.net": ("authorization", f"Bearer {KEYS['npm']}"),
 }
 
 

@@ -30,6 +30,9 @@ pub use plan::{
     Command, Event, Plan, Refusals, Sockets, UnixSockets, UserNamespaces, default_writable,
 };
 
+/// Where the command finds the run folder.
+pub const RUN_FOLDER: &str = "/dev/outgate";
+
 /// The hidden subcommand's name: [`prepare`] starts its `helper` program as `program HELPER ROLE`, and the program
 /// hands the role to [`helper()`].
 pub const HELPER: &str = "sandbox-helper";

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 /// How to isolate one command.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The launcher's temporary folder: the trust files in it are visible to the command, and read-only.
+    /// The launcher's temporary folder: the command finds what is in it, read-only, in [`crate::RUN_FOLDER`]. It may lie
+    /// in what is hidden, where no command of the same user reaches it.
     pub run_folder: PathBuf,
     /// TCP ports answered at every address. 53 is always the DNS listener's and is ignored here.
     pub ports: Vec<u16>,

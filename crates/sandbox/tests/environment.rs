@@ -116,7 +116,7 @@ fn proxies_of_the_caller_are_replaced_and_only_this_machine_is_excepted() {
             ("npm_config_https_proxy", "http://corp:3128"),
             ("NO_PROXY", "*"),
             ("no_proxy", ".example.org"),
-            ("GOPROXY", "https://proxy.golang.org"),
+            ("GOPROXY", "https://modules.example"),
         ],
     );
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"] {
@@ -137,7 +137,7 @@ fn proxies_of_the_caller_are_replaced_and_only_this_machine_is_excepted() {
     ] {
         assert_eq!(value(&found, name), None, "{name}");
     }
-    assert_eq!(value(&found, "GOPROXY"), Some("https://proxy.golang.org"));
+    assert_eq!(value(&found, "GOPROXY"), Some("https://modules.example"));
     assert_eq!(value(&found, "NODE_USE_ENV_PROXY"), Some("1"));
 }
 

@@ -69,6 +69,10 @@ pub(super) fn make(dev: &Path, terminal: Option<&Path>) -> io::Result<()> {
     ] {
         std::os::unix::fs::symlink(target, dev.join(name))?;
     }
+    // For the run folder.
+    if let Ok(place) = Path::new(crate::RUN_FOLDER).strip_prefix("/dev") {
+        std::fs::create_dir(dev.join(place))?;
+    }
     std::fs::create_dir(dev.join("shm"))?;
     mount(
         "tmpfs",

@@ -55,6 +55,8 @@ pub(super) fn arrange(plan: &Plan, root: bool) -> Result<(), Failure> {
     stage().map_err(|error| failure("prepare the sandbox's files", &error))?;
     devices::make(Path::new(NEW_DEV), terminal.as_deref())
         .map_err(|error| failure("make a /dev", &error))?;
+    read_only(&plan.run_folder, Path::new(crate::RUN_FOLDER))
+        .map_err(|error| failure("show the run folder", &error))?;
     if root {
         everything_read_only(&mounts, &writable)?;
     } else {
@@ -69,18 +71,17 @@ pub(super) fn arrange(plan: &Plan, root: bool) -> Result<(), Failure> {
     pin(plan).map_err(|error| failure("hold the folders of what is hidden in place", &error))?;
     resolver().map_err(|error| failure("replace /etc/resolv.conf", &error))?;
     foreign_processes(&mounts)?;
-    plan.hidden.iter().try_for_each(|path| {
-        hide(&mounts, path).map_err(|error| failure(&format!("hide {}", path.display()), &error))
-    })?;
-    read_only(&plan.run_folder, &plan.run_folder)
-        .map_err(|error| failure("make the run folder read-only", &error))?;
-    plan.read_only.iter().try_for_each(|path| {
-        read_only(path, path)
-            .map_err(|error| failure(&format!("make {} read-only", path.display()), &error))
-    })?;
+    // Before anything is hidden: what is shown may lie there.
     plan.shown.iter().try_for_each(|(path, by)| {
         read_only(by, path)
             .map_err(|error| failure(&format!("show another {}", path.display()), &error))
+    })?;
+    plan.hidden.iter().try_for_each(|path| {
+        hide(&mounts, path).map_err(|error| failure(&format!("hide {}", path.display()), &error))
+    })?;
+    plan.read_only.iter().try_for_each(|path| {
+        read_only(path, path)
+            .map_err(|error| failure(&format!("make {} read-only", path.display()), &error))
     })?;
     // Last: the stage is under it.
     new_proc(&mounts, root)

@@ -66,7 +66,7 @@ pub fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
     let mut environment: Vec<_> = std::env::vars_os()
         .filter(|(name, _)| name != "SECRET")
         .collect();
-    environment.push(("RUN_FOLDER".into(), folder.path().into()));
+    environment.push(("RUN_FOLDER".into(), outgate_sandbox::RUN_FOLDER.into()));
     let command = Command {
         program,
         args: words.collect(),

@@ -27,7 +27,7 @@ use outgate_native::{
 };
 use outgate_pki::CallersRoots;
 use outgate_sandbox::{
-    SandboxError,
+    RUN_FOLDER, SandboxError,
     environment::{Isolation, Plan, Secret, Trust},
 };
 use owo_colors::OwoColorize;
@@ -77,10 +77,7 @@ fn prepare_and_run(run: &Run, state_dir: Option<PathBuf>) -> Result<u8> {
         record: &record,
         ledger: &ledger,
         hidden: policy.hidden(&state, &run.hide)?,
-        folder: tempfile::Builder::new()
-            .prefix("outgate-run-")
-            .tempdir()
-            .context("a folder for the run")?,
+        folder: record.trust_folder()?,
         in_foreground: terminal::is_in_foreground(),
     };
     let result = runtime.block_on(async {
@@ -215,7 +212,7 @@ impl Launch<'_> {
     fn guest(&self, gateway: &Gateway, session: &OwnSession, proxy: String) -> Result<Guest> {
         let trust = gateway
             .ca_in_memory()
-            .map(|ca| write_trust(self.folder.path(), ca))
+            .map(|ca| self.write_trust(ca))
             .transpose()?;
         let plan = Plan {
             proxy,
@@ -243,6 +240,25 @@ impl Launch<'_> {
             program: words.pop().context("there is no command")?,
             arguments,
             environment: environment.variables,
+        })
+    }
+
+    /// The files by which the command trusts the CA, where it sees them.
+    fn write_trust(&self, ca: &str) -> Result<Trust> {
+        let named = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let callers = CallersRoots {
+            ssl_cert_file: named("SSL_CERT_FILE").map(PathBuf::from),
+            node_extra_ca_certs: named("NODE_EXTRA_CA_CERTS").map(PathBuf::from),
+        };
+        let files = outgate_pki::write_trust(self.folder.path(), ca, &callers)?;
+        let seen = |path: PathBuf| match (self.run.isolation, path.file_name()) {
+            (RunIsolation::Full, Some(name)) => Path::new(RUN_FOLDER).join(name),
+            _ => path,
+        };
+        Ok(Trust {
+            ca: seen(files.ca),
+            bundle: seen(files.bundle.path),
+            truststore: Some(seen(files.truststore)),
         })
     }
 
@@ -284,20 +300,6 @@ impl Launch<'_> {
             say(&format!("records {}", self.record.audit().display()));
         }
     }
-}
-
-fn write_trust(folder: &Path, ca: &str) -> Result<Trust> {
-    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    let callers = CallersRoots {
-        ssl_cert_file: named("SSL_CERT_FILE").map(PathBuf::from),
-        node_extra_ca_certs: named("NODE_EXTRA_CA_CERTS").map(PathBuf::from),
-    };
-    let files = outgate_pki::write_trust(folder, ca, &callers)?;
-    Ok(Trust {
-        ca: files.ca,
-        bundle: files.bundle.path,
-        truststore: Some(files.truststore),
-    })
 }
 
 /// Says something about the run. Standard output is the command's alone.

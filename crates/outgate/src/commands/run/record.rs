@@ -36,6 +36,14 @@ impl RunRecord {
         self.0.join("audit")
     }
 
+    /// A folder for the command's trust. Other runs' commands cannot reach it: state folders are hidden from them.
+    pub(super) fn trust_folder(&self) -> Result<tempfile::TempDir> {
+        tempfile::Builder::new()
+            .prefix("trust-")
+            .tempdir_in(&self.0)
+            .with_context(|| format!("{}: a folder for the run's trust", self.0.display()))
+    }
+
     /// Where what was learnt goes if it cannot go where it should.
     pub(super) fn learnt(&self) -> PathBuf {
         self.0.join("learnt.yaml")
