@@ -29,6 +29,10 @@ pub(crate) enum Command {
     /// Show the whole story with real requests; needs nothing but this binary
     Demo,
     /// Run a command in a sandbox whose only exit is a gateway of its own
+    ///
+    /// The command sees session tokens in place of keys, and reaches what the policy lets out and nothing else. Without a
+    /// configuration file, the keys of known services in the environment say what is let out. Exit status: the command's
+    /// own, 128 and the signal's number if one ended it, 126 or 127 if it cannot be started, 125 if outgate fails.
     Run(Run),
     /// Run the gateway
     Serve(Serve),
@@ -51,10 +55,6 @@ pub(crate) enum Command {
     Schema,
 }
 
-/// The command sees session tokens in place of keys, and reaches what the policy lets out and nothing else.
-///
-/// Without a configuration file, the keys in the environment of known services say what is let out. Exit status: the
-/// command's own, 128 and the signal's number if one ended it, 126 or 127 if it cannot be started, 125 if outgate fails.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// The configuration file

@@ -20,6 +20,7 @@ use outgate_journey::{
 use outgate_native::state::StatePaths;
 use outgate_sandbox::environment::Secret;
 use owo_colors::OwoColorize;
+use zeroize::Zeroizing;
 
 use super::say;
 use crate::{
@@ -54,7 +55,7 @@ pub(super) struct RunPolicy {
     credentials: Vec<CredentialUse>,
     notes: Vec<String>,
     /// The values of the credentials as they are at start.
-    values: Vec<Vec<u8>>,
+    values: Vec<Zeroizing<Vec<u8>>>,
     isolation: RunIsolation,
     learns: bool,
 }
@@ -89,7 +90,7 @@ impl RunPolicy {
         }
         let values: Vec<_> = credentials.iter().flat_map(values).collect();
         let token = std::env::var_os("OUTGATE_SESSION_TOKEN").map(OsString::into_vec);
-        if token.is_some_and(|token| values.contains(&token)) {
+        if token.is_some_and(|token| values.iter().any(|value| **value == token)) {
             bail!(
                 "the environment holds session tokens in place of keys: it is that of a sandbox, or of `outgate env`; \
                  start this where the keys are"
@@ -233,7 +234,10 @@ impl RunPolicy {
             None
         };
         text.is_some_and(|text| {
-            let holds = |value: &Vec<u8>| text.windows(value.len()).any(|part| part == value);
+            let holds = |value: &Zeroizing<Vec<u8>>| {
+                text.windows(value.len())
+                    .any(|part| part == value.as_slice())
+            };
             self.values.iter().any(holds)
         })
     }
@@ -294,17 +298,21 @@ const fn posture(flag: RunPosture) -> Option<Posture> {
 }
 
 /// Every value of a credential that stands in the environment or in its file.
-fn values(used: &CredentialUse) -> Vec<Vec<u8>> {
+fn values(used: &CredentialUse) -> Vec<Zeroizing<Vec<u8>>> {
     let mut names = used.secret_variables.clone();
     if let CredentialSource::Env(name) = &used.source {
         names.push(name.clone());
     }
-    let mut values: Vec<Vec<u8>> = names
+    let mut values: Vec<_> = names
         .iter()
-        .filter_map(|name| std::env::var_os(name).map(OsString::into_vec))
+        .filter_map(|name| {
+            std::env::var_os(name)
+                .map(OsString::into_vec)
+                .map(Zeroizing::new)
+        })
         .collect();
     if let CredentialSource::File(path) = &used.source
-        && let Ok(mut value) = std::fs::read(path)
+        && let Ok(mut value) = std::fs::read(path).map(Zeroizing::new)
     {
         if value.last() == Some(&b'\n') {
             value.pop();

@@ -192,20 +192,24 @@ fn serve(sockets: Sockets) -> Result<SessionSockets> {
 async fn follow(running: &Running, events: Events, signals: &mut Signals) -> Result<Ended> {
     let mut events = stream(events);
     let mut refused = Vec::new();
+    let mut heard = None;
     loop {
-        let event = tokio::select! {
-            event = events.recv() => event.ok_or(SandboxError::Lost)?,
-            number = signals.next() => {
-                // It may be gone by this moment.
-                let _ = running.signal(number);
-                continue;
-            }
+        let event = match heard.take() {
+            Some(event) => event,
+            None => tokio::select! {
+                event = events.recv() => event.ok_or(SandboxError::Lost)?,
+                number = signals.next() => {
+                    // It may be gone by this moment.
+                    let _ = running.signal(number);
+                    continue;
+                }
+            },
         };
         let status = match event {
             Event::Started | Event::Continued => continue,
             // Elsewhere nobody would continue this process.
             Event::Stopped { .. } if is_a_job() => {
-                stop_with(running, &mut events).await;
+                heard = stop_with(running, &mut events).await;
                 continue;
             }
             Event::Stopped { .. } => continue,
@@ -224,14 +228,16 @@ async fn follow(running: &Running, events: Events, signals: &mut Signals) -> Res
     }
 }
 
-/// Stops this process as the command was stopped, so that the shell gets its terminal back; and continues both.
-async fn stop_with(running: &Running, events: &mut mpsc::Receiver<Event>) {
+/// Stops this process as the command was stopped, so that the shell gets its terminal back, and continues both; unless
+/// something else happens first, which it gives back.
+async fn stop_with(running: &Running, events: &mut mpsc::Receiver<Event>) -> Option<Event> {
     // The whole job may have been stopped, and continued by now.
-    if let Ok(Some(Event::Continued)) = tokio::time::timeout(STOP_TOGETHER, events.recv()).await {
-        return;
+    if let Ok(event) = tokio::time::timeout(STOP_TOGETHER, events.recv()).await {
+        return event;
     }
     stop_until_continued();
     let _ = running.signal(CONTINUE);
+    None
 }
 
 fn stream(events: Events) -> mpsc::Receiver<Event> {
