@@ -115,6 +115,7 @@ def test_nothing_hangs(escape):
 def test_ports_that_no_rule_names_are_refused_at_every_address(escape):
     assert set(escape.results(r"tcp .*").values()) == {"ECONNREFUSED"}
     assert "refused by the sandbox" in plain(escape.ran.err)
+    assert ("namespace", "port_not_allowed") in escape.ran.denials()
 
 
 def test_services_of_the_host_are_not_there(escape):
