@@ -113,9 +113,10 @@ fn prepare_and_run(run: &Run, state_dir: Option<PathBuf>) -> Result<u8> {
 
 /// Takes the name of a file before the command runs, so that a long run is not lost at its end; never over another one.
 fn take_name(path: &Path) -> Result<()> {
-    File::create_new(path)
-        .map(drop)
-        .with_context(|| format!("--learn {}", path.display()))
+    File::create_new(path).map(drop).with_context(|| {
+        let path = path.display();
+        format!("--learn {path} cannot be made; choose a name that is free, in a folder that you can write")
+    })
 }
 
 /// Puts a whole file in the place of whatever the command may have left there.
