@@ -103,6 +103,9 @@ def test_control_c_ends_what_runs_in_the_shell_and_not_the_shell(inner):
 def test_the_window_size_follows(inner):
     inner.type("trap 'echo size $(stty size)' WINCH; echo armed\n")
     inner.see("^armed")
+    # While bash prepares its prompt it sets the size that it has just read.
+    inner.see("ready> ")
+    time.sleep(0.3)
     inner.resize(33)
     inner.type("\n")
     inner.see("size 33 200")
@@ -297,3 +300,18 @@ def test_relative_paths_mean_the_working_directory(launcher, outside):
     line[3] = "secret.tx"
     run = subprocess.run(line, env=launcher.environment, cwd=folder, capture_output=True, text=True, timeout=15)
     assert run.returncode == 125 and "secret.tx" in run.stderr, run
+
+
+def test_an_interrupt_ends_the_shells_loop_and_not_one_command_of_it(launcher, terminal):
+    outer = terminal(*SHELL)
+    outer.see("ready> ")
+    run = " ".join(shlex.quote(word) for word in launcher.line("sleep", "30", flags=("--quiet",)))
+    outer.type(f"for turn in 1 2 3; do echo turn $turn; {run}; done; echo status $?\n")
+    outer.see("turn 1")
+    assert wait_until(lambda: marked("sleep"))
+    time.sleep(0.3)
+    outer.type("\x03")
+    outer.see("ready> ")
+    outer.type("echo after\n")
+    outer.see("after")
+    assert "turn 2" not in outer.screen

@@ -89,9 +89,11 @@ fn prepare_and_run(run: &Run, state_dir: Option<PathBuf>) -> Result<u8> {
             RunIsolation::ProxyOnly => proxy_only::run(&launch).await,
         }
     });
+    let mut interrupted = false;
     let status = match result {
         Ok(ended) => {
             launch.finish(&ended);
+            interrupted = launch.in_foreground && ended.by_interrupt;
             ended.status
         }
         Err(error) => {
@@ -106,8 +108,12 @@ fn prepare_and_run(run: &Run, state_dir: Option<PathBuf>) -> Result<u8> {
             exit_status(&error)
         }
     };
+    drop(launch);
     // Threads that wait for a process or a disk are not waited for.
     runtime.shutdown_background();
+    if interrupted {
+        terminal::end_by_interrupt();
+    }
     Ok(status)
 }
 
@@ -177,6 +183,8 @@ struct Launch<'a> {
 /// How the command ended.
 struct Ended {
     status: u8,
+    /// Whether it was the signal of `^C`.
+    by_interrupt: bool,
     /// What the namespace refused without the gateway's seeing it.
     refused: Vec<String>,
 }

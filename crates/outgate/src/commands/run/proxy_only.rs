@@ -17,6 +17,7 @@ use super::{
     super::process::set_limits,
     Ended, Launch,
     signals::{Signals, Stops},
+    terminal::INTERRUPT,
 };
 
 pub(super) async fn run(launch: &Launch<'_>) -> Result<Ended> {
@@ -58,6 +59,7 @@ pub(super) async fn run(launch: &Launch<'_>) -> Result<Ended> {
     launch.end(&gateway, &session).await?;
     Ok(Ended {
         status: shell_status(status),
+        by_interrupt: status.signal() == Some(INTERRUPT),
         refused: Vec::new(),
     })
 }

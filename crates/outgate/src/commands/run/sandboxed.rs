@@ -26,7 +26,7 @@ use super::{
     super::process::set_limits,
     Ended, Launch,
     signals::{Signals, Stops},
-    terminal::{is_a_job, stop_until_continued},
+    terminal::{INTERRUPT, is_a_job, stop_until_continued},
 };
 
 /// Where clients expect a proxy, if no rule names it.
@@ -205,6 +205,7 @@ async fn follow(running: &Running, events: Events, signals: &mut Signals) -> Res
                 }
             },
         };
+        let by_interrupt = matches!(event, Event::Signalled { signal: INTERRUPT });
         let status = match event {
             Event::Started | Event::Continued => continue,
             // Elsewhere nobody would continue this process.
@@ -223,6 +224,7 @@ async fn follow(running: &Running, events: Events, signals: &mut Signals) -> Res
         };
         return Ok(Ended {
             status: u8::try_from(status & 0xff).unwrap_or(1),
+            by_interrupt,
             refused,
         });
     }

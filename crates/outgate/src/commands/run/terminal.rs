@@ -2,6 +2,9 @@
 
 use std::io::{IsTerminal, stdin};
 
+/// The signal of `^C`.
+pub(super) const INTERRUPT: i32 = signal_hook::consts::SIGINT;
+
 /// Whether this process is in the foreground of a terminal, whose keys then signal the command as well.
 pub(super) fn is_in_foreground() -> bool {
     let front = rustix::termios::tcgetpgrp(stdin());
@@ -14,6 +17,13 @@ pub(super) fn is_a_job() -> bool {
     let own = rustix::process::getpid();
     let leads = rustix::process::getsid(None).is_ok_and(|leader| leader == own);
     !leads && std::fs::File::open("/dev/tty").is_ok()
+}
+
+/// Ends this process as `^C` ended the command, so that a shell sees its whole loop interrupted and not one command of it
+/// fail.
+pub(super) fn end_by_interrupt() {
+    // Comes back only where the signal cannot be raised; the exit status says the same then.
+    let _ = signal_hook::low_level::emulate_default_handler(INTERRUPT);
 }
 
 /// Stops this process, so that the shell sees its job stopped, until it is continued.
