@@ -29,7 +29,7 @@ pub use body::{BodyFault, BoxError, ScrubBody};
 pub use response::{Unscrubbable, request_accept_encoding, scrub_response};
 pub use scrub::Scrubber;
 pub use secret::Secret;
-pub use source::{SourceCode, SourceProblem};
+pub use source::{SourceCode, SourceProblem, value_in_file};
 pub use store::{Change, ChangeKind, CredentialStore};
 pub use stream::{Pieces, ScrubStream};
 pub use version::CredentialVersion;

@@ -182,12 +182,14 @@ fn read_file(path: &Path) -> Result<(Zeroizing<Vec<u8>>, bool), SourceCode> {
     file.take(limit)
         .read_to_end(&mut bytes)
         .map_err(|fault| code_of(&fault))?;
-    let kept = without_line_break(&bytes).len();
+    let kept = value_in_file(&bytes).len();
     bytes.truncate(kept);
     Ok((bytes, is_shared(&found)))
 }
 
-fn without_line_break(bytes: &[u8]) -> &[u8] {
+/// The credential in a file of these bytes: one line break at the end is not part of it.
+#[must_use]
+pub fn value_in_file(bytes: &[u8]) -> &[u8] {
     bytes
         .strip_suffix(b"\r\n")
         .or_else(|| bytes.strip_suffix(b"\n"))

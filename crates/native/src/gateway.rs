@@ -173,7 +173,7 @@ impl Gateway {
             }),
             now: unix_now,
         });
-        spawn_until_stopped(&shared, operator.serve(door));
+        shared.spawn_until_stopped(operator.serve(door));
         let home = Home::Folder {
             state,
             _socket: SocketFile(socket),
@@ -195,7 +195,7 @@ impl Gateway {
         home: Home,
         proxy: Vec<SocketAddr>,
     ) -> Self {
-        spawn_until_stopped(&shared, keep_house(Arc::clone(&shared), Arc::clone(&keys)));
+        shared.spawn_until_stopped(keep_house(Arc::clone(&shared), Arc::clone(&keys)));
         Self {
             shared,
             config,
@@ -376,16 +376,6 @@ fn refuse_tokens_as_credentials(config: &Config, tokens: &Verifier) -> Result<()
         }
     }
     Ok(())
-}
-
-fn spawn_until_stopped(shared: &Arc<Shared>, work: impl Future<Output = ()> + Send + 'static) {
-    let stopping = shared.stopping.clone();
-    shared.tasks.spawn(async move {
-        tokio::select! {
-            () = work => {}
-            () = stopping.cancelled() => {}
-        }
-    });
 }
 
 fn forms(config: &Config) -> Vec<(CredentialName, InjectionForm)> {

@@ -38,28 +38,12 @@ pub struct NameSockets {
 pub(crate) fn serve(shared: &Arc<Shared>, sockets: NameSockets, own: Option<&Arc<OwnSession>>) {
     let room = Arc::new(Semaphore::new(MOST_AT_ONCE));
     for socket in sockets.udp {
-        let serving = serve_udp(Arc::clone(shared), socket, own.cloned(), Arc::clone(&room));
-        shared
-            .tasks
-            .spawn(until_stopped(Arc::clone(shared), serving));
+        let (own, room) = (own.cloned(), Arc::clone(&room));
+        shared.spawn_until_stopped(serve_udp(Arc::clone(shared), socket, own, room));
     }
     for listener in sockets.tcp {
-        let serving = serve_tcp(
-            Arc::clone(shared),
-            listener,
-            own.cloned(),
-            Arc::clone(&room),
-        );
-        shared
-            .tasks
-            .spawn(until_stopped(Arc::clone(shared), serving));
-    }
-}
-
-async fn until_stopped(shared: Arc<Shared>, serving: impl Future<Output = ()>) {
-    tokio::select! {
-        () = serving => {}
-        () = shared.stopping.cancelled() => {}
+        let (own, room) = (own.cloned(), Arc::clone(&room));
+        shared.spawn_until_stopped(serve_tcp(Arc::clone(shared), listener, own, room));
     }
 }
 

@@ -129,6 +129,17 @@ impl Shared {
         }
     }
 
+    /// Does something in the background, until it is done or the gateway stops.
+    pub(crate) fn spawn_until_stopped(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.stopping.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = work => {}
+                () = stopping.cancelled() => {}
+            }
+        });
+    }
+
     /// Whether the audit store keeps up. Records that cannot be written are kept, so what makes records has to stop
     /// before memory does.
     pub(crate) fn keeps_records(&self) -> bool {

@@ -14,10 +14,12 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 
 use crate::{error::PkiError, java::java_truststore};
 
-/// Where distributions keep their roots: Debian and Alpine, Fedora and RHEL, SUSE, BSD and macOS.
-const SYSTEM_FILES: [&str; 4] = [
+/// Where distributions keep their roots: Debian and Alpine, Fedora and RHEL (and what that is made from), SUSE, BSD and
+/// macOS.
+pub const SYSTEM_FILES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];

@@ -12,8 +12,8 @@ mod key;
 mod minter;
 
 pub use bundle::{
-    BUNDLE_FILE, Bundle, CallersRoots, RootSource, TRUSTSTORE_FILE, TrustFiles, combined_bundle,
-    write_bundle, write_trust,
+    BUNDLE_FILE, Bundle, CallersRoots, RootSource, SYSTEM_FILES, TRUSTSTORE_FILE, TrustFiles,
+    combined_bundle, write_bundle, write_trust,
 };
 pub use ca::CertificateAuthority;
 pub use error::PkiError;

@@ -14,9 +14,7 @@ use outgate_pki::CertificateAuthority;
 use outgate_session::{KeyRing, new_session_id};
 use tokio::net::TcpListener;
 
-use super::{
-    AUDIENCE, Gateway, GatewayError, Home, ISSUER, Parts, minting, share, spawn_until_stopped,
-};
+use super::{AUDIENCE, Gateway, GatewayError, Home, ISSUER, Parts, minting, share};
 #[cfg(target_os = "linux")]
 use crate::names::{self, NameSockets};
 use crate::{
@@ -127,7 +125,8 @@ impl Gateway {
             .map_err(|error| GatewayError::Sessions(error.to_string()))?;
         let own = Arc::new(OwnSession::new(id, minted.token));
         let (shared, keys) = (Arc::clone(&self.shared), Arc::clone(&self.keys));
-        spawn_until_stopped(&self.shared, keep_fresh(shared, keys, Arc::clone(&own)));
+        self.shared
+            .spawn_until_stopped(keep_fresh(shared, keys, Arc::clone(&own)));
         Ok(own)
     }
 

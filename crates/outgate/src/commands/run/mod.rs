@@ -14,7 +14,6 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs::File,
-    io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -127,14 +126,8 @@ fn take_name(path: &Path) -> Result<()> {
 
 /// Puts a whole file in the place of whatever the command may have left there.
 fn write_learnt(path: &Path, draft: &str) -> Result<()> {
-    let folder = path.parent().filter(|folder| *folder != Path::new(""));
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
-        file.write_all(draft.as_bytes())?;
-        file.persist(path)?;
-        Ok::<_, std::io::Error>(())
-    };
-    write().with_context(|| format!("--learn {}", path.display()))
+    outgate_state::write_private_atomic(path, draft.as_bytes())
+        .with_context(|| format!("--learn {}", path.display()))
 }
 
 fn is_forbidden(error: &anyhow::Error) -> bool {
@@ -309,6 +302,15 @@ impl Launch<'_> {
             say(&format!("records {}", self.record.audit().display()));
         }
     }
+}
+
+/// The paths as the helper, which is in another folder, has to have them.
+fn absolute(paths: impl IntoIterator<Item = impl AsRef<Path>>) -> Result<Vec<PathBuf>> {
+    let paths = paths.into_iter().map(|path| {
+        let path = path.as_ref();
+        std::path::absolute(path).with_context(|| path.display().to_string())
+    });
+    paths.collect()
 }
 
 /// Says something about the run. Standard output is the command's alone.

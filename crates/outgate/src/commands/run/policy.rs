@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use outgate_config::{Additions, Composed, Config, CredentialUse};
+use outgate_credential::value_in_file;
 use outgate_journey::{
     name::HostPattern,
     policy::{
@@ -22,7 +23,7 @@ use outgate_sandbox::environment::Secret;
 use owo_colors::OwoColorize;
 use zeroize::Zeroizing;
 
-use super::say;
+use super::{absolute, say};
 use crate::{
     cli::{Run, RunIsolation, RunPosture},
     style::warn,
@@ -262,9 +263,7 @@ impl RunPolicy {
             .chain(self.config.audit_dir.clone())
             .chain(files)
             .chain(flags.iter().cloned());
-        let absolute =
-            |path: PathBuf| std::path::absolute(&path).with_context(|| path.display().to_string());
-        all.map(absolute).collect()
+        absolute(all)
     }
 }
 
@@ -312,12 +311,9 @@ fn values(used: &CredentialUse) -> Vec<Zeroizing<Vec<u8>>> {
         })
         .collect();
     if let CredentialSource::File(path) = &used.source
-        && let Ok(mut value) = std::fs::read(path).map(Zeroizing::new)
+        && let Ok(text) = std::fs::read(path).map(Zeroizing::new)
     {
-        if value.last() == Some(&b'\n') {
-            value.pop();
-        }
-        values.push(value);
+        values.push(Zeroizing::new(value_in_file(&text).to_vec()));
     }
     values.retain(|value| !value.is_empty());
     values

@@ -12,7 +12,7 @@ use outgate_native::{
     gateway::{Attribution, SessionSockets},
     names::NameSockets,
 };
-use outgate_pki::{BUNDLE_FILE, TRUSTSTORE_FILE};
+use outgate_pki::{BUNDLE_FILE, SYSTEM_FILES, TRUSTSTORE_FILE};
 use outgate_sandbox::{
     Command, Event, Events, Plan, Prepared, Refusals, Running, SandboxError, Sockets, UnixSockets,
     UserNamespaces, default_writable, prepare,
@@ -24,7 +24,7 @@ use tokio::{
 
 use super::{
     super::process::set_limits,
-    Ended, Launch,
+    Ended, Launch, absolute,
     signals::{Signals, Stops},
     terminal::{INTERRUPT, is_a_job, stop_until_continued},
 };
@@ -117,34 +117,18 @@ fn plan(launch: &Launch<'_>) -> Result<Plan> {
     })
 }
 
-/// The paths as the helper, which is in another folder, has to have them.
-fn absolute<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<Vec<PathBuf>> {
-    let paths = paths
-        .into_iter()
-        .map(|path| std::path::absolute(path).with_context(|| path.display().to_string()));
-    paths.collect()
-}
-
-/// Where distributions keep the roots that programs read by path: GnuTLS, and what clears its environment.
-const ROOTS: [&str; 5] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-/// The same for Java, where it is not the runtime's own.
+/// Where distributions keep the roots for Java, where it is not the runtime's own.
 const JAVA_ROOTS: [&str; 2] = [
     "/etc/ssl/certs/java/cacerts",
     "/etc/pki/ca-trust/extracted/java/cacerts",
 ];
 
-/// Shows the run's trust where programs look that no variable reaches. The files are made here and filled when there is
+/// Shows the run's trust where programs look that no variable reaches: GnuTLS, and what clears its environment. The files are made here and filled when there is
 /// a CA.
 fn trust_by_path(folder: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
     let mut shown = Vec::new();
     let files = [
-        (BUNDLE_FILE, ROOTS.as_slice()),
+        (BUNDLE_FILE, SYSTEM_FILES.as_slice()),
         (TRUSTSTORE_FILE, JAVA_ROOTS.as_slice()),
     ];
     for (name, places) in files {
