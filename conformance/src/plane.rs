@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, process::ExitStatus, time::Duration};
 
-use outgate_testkit::{Gateway, GatewayOptions};
+use outgate_testkit::{CommandOutput, Gateway, GatewayOptions};
 use serde_json::Value;
 
 /// A running data plane with one policy file.
@@ -16,6 +16,8 @@ pub trait Plane: Send {
     fn session_create(&self, arguments: &[&str]) -> (String, String);
     /// Ends a session; when this returns, the end was accepted.
     fn session_end(&self, id: &str);
+    /// Runs a command of the operator.
+    fn operate(&self, arguments: &[&str]) -> CommandOutput;
     /// Every audit record so far, in order.
     fn audit_records(&self) -> Vec<Value>;
     /// Everything that the plane's processes logged.
@@ -68,6 +70,10 @@ impl Plane for Native {
 
     fn session_end(&self, id: &str) {
         self.0.session_end(id);
+    }
+
+    fn operate(&self, arguments: &[&str]) -> CommandOutput {
+        self.0.command(arguments)
     }
 
     fn audit_records(&self) -> Vec<Value> {

@@ -195,6 +195,17 @@ impl World {
         (id, token)
     }
 
+    /// Runs a command of the operator that must work.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[track_caller]
+    pub fn operate(&self, arguments: &[&str]) -> String {
+        let output = self.plane().operate(arguments);
+        assert_eq!(output.code, Some(0), "{arguments:?}: {output:?}");
+        output.stdout
+    }
+
     /// A guest without a token that trusts the plane's CA and the upstreams' CA.
     #[must_use]
     pub fn guest(&self) -> Guest {

@@ -487,7 +487,7 @@ async fn state_that_cannot_be_read_stops_the_start_instead_of_being_replaced() {
         let options = GatewayOptions::new(world.config.clone());
         Gateway::start(options.env("K1", "x-123456789").env("K2", "y-123456789"))
     };
-    for what in ["ca/ca.key", "ca/ca.crt", "sessions.jsonl", "keys"] {
+    for what in ["ca/ca.key", "ca/ca.crt", "outgate.db", "audit-key", "keys"] {
         let broken = start().restart_after(|state| {
             let path = state.join(what);
             if path.is_dir() {

@@ -5,16 +5,17 @@
     reason = "a benchmark fails loudly; its macros document nothing"
 )]
 
-use std::{hint::black_box, time::Duration};
+use std::{hint::black_box, num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use outgate_audit::{AuditLog, to_ocsf, verify};
+use outgate_audit::{AuditKey, AuditLog, AuditOptions, Rotation, VerifyOptions, to_ocsf, verify};
+use outgate_clock::GuardedClock;
 use outgate_journey::{
-    record::{AuditSink, DecisionRecord, Entry, Verdict},
-    session::SessionId,
+    record::{AuditEvent, AuditSink, DecisionRecord, Entry, Verdict},
+    session::{SessionId, UnixSeconds},
 };
 
-fn record(number: u64) -> DecisionRecord {
+fn record(number: u64) -> AuditEvent {
     let client = ([127, 0, 0, 1], 40_000).into();
     let mut record = DecisionRecord::begin(
         format!("req-{number:012}"),
@@ -31,7 +32,16 @@ fn record(number: u64) -> DecisionRecord {
     record.path = Some("/v1/messages".to_owned());
     record.status = Some(200);
     record.rule = Some("destinations[0] api.example.org".to_owned());
-    record
+    AuditEvent::Decision(Box::new(record))
+}
+
+fn open(dir: &Path, size: Option<u64>) -> AuditLog {
+    let options = AuditOptions {
+        clock: Arc::new(GuardedClock::new(UnixSeconds(0))),
+        key: AuditKey::in_memory().expect("a key"),
+        rotation: Rotation { size, age: None },
+    };
+    AuditLog::open(dir, options).expect("opens")
 }
 
 fn serialise(c: &mut Criterion) {
@@ -56,7 +66,7 @@ fn write(c: &mut Criterion) {
         b.iter_batched(
             || {
                 let dir = tempfile::tempdir().expect("a directory");
-                let log = AuditLog::open(dir.path()).expect("opens");
+                let log = open(dir.path(), None);
                 (dir, log, (0..RECORDS).map(record).collect::<Vec<_>>())
             },
             |(dir, log, records)| {
@@ -73,18 +83,32 @@ fn write(c: &mut Criterion) {
 }
 
 fn verification(c: &mut Criterion) {
+    const RECORDS: u64 = 200_000;
     let dir = tempfile::tempdir().expect("a directory");
-    let log = AuditLog::open(dir.path()).expect("opens");
-    for number in 0..50_000 {
+    let log = open(dir.path(), Some(32 * 1024 * 1024));
+    for number in 0..RECORDS {
         log.record(record(number));
     }
-    log.flush(Duration::from_secs(60)).expect("flushes");
-    let bytes = std::fs::metadata(log.path()).expect("the file").len();
+    log.close(Duration::from_secs(60)).expect("closes");
+    let all = VerifyOptions::default();
+    let mut bytes = 0;
+    verify(dir.path(), &all, |read| bytes = read).expect("verifies");
+    let one = VerifyOptions {
+        threads: NonZeroUsize::new(1),
+        ..VerifyOptions::default()
+    };
     let mut group = c.benchmark_group("verify");
-    group.sample_size(10).throughput(Throughput::Bytes(bytes));
-    group.bench_function("a trail", |b| {
-        b.iter(|| verify(dir.path(), |_| {}).expect("verifies"))
-    });
+    group
+        .sample_size(10)
+        .throughput(Throughput::ElementsAndBytes {
+            elements: RECORDS,
+            bytes,
+        });
+    for (name, options) in [("on one thread", one), ("on all cores", all)] {
+        group.bench_function(name, |b| {
+            b.iter(|| verify(dir.path(), &options, |_| {}).expect("verifies"));
+        });
+    }
     group.finish();
 }
 

@@ -181,7 +181,7 @@ fn record_hash(seq: u64, prev: Hash, record: &[u8]) -> Hash {
     digest(&[RECORD_TAG, &seq.to_be_bytes(), &prev.0, record])
 }
 
-fn digest(parts: &[&[u8]]) -> Hash {
+pub(crate) fn digest(parts: &[&[u8]]) -> Hash {
     let mut context = Context::new(&SHA256);
     for part in parts {
         context.update(part);

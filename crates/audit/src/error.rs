@@ -29,7 +29,12 @@ pub enum AuditError {
         "the audit trail does not verify and is not continued: {0}; keep the files as evidence, move them to another folder and start again"
     )]
     Damaged(#[source] Box<VerifyError>),
-    /// No random bytes, or no thread.
+    /// The file is not a key that signs heads.
+    #[error(
+        "{0} is not an Ed25519 key in PKCS#8 PEM form; move it away and start again with a key of its own"
+    )]
+    Key(PathBuf),
+    /// No random bytes, no key, or no thread.
     #[error("cannot start the audit trail: {0}")]
     Start(&'static str),
     /// Not everything that was accepted is on disk yet; it is kept and written as soon as the store allows.
@@ -98,9 +103,15 @@ pub enum Problem {
     /// A line is whole but does not follow the one before it.
     #[error("the line does not follow the one before it: it was forged, or comes from another log")]
     Unlinked,
-    /// The first line does not found a log.
-    #[error("the first line does not found a log")]
+    /// A file's first line neither founds a log nor continues one.
+    #[error("the first line neither founds a log nor continues one")]
     NotALog,
+    /// A closed file does not begin with the record that its name says.
+    #[error("the file begins with sequence {found}, which is not what its name says")]
+    Misnamed {
+        /// The sequence of its first line.
+        found: u64,
+    },
     /// The end is missing.
     #[error("the end is missing: the head file saw sequence {head}")]
     Truncated {
@@ -116,6 +127,21 @@ pub enum Problem {
     /// Not a head file.
     #[error("the head file is not one of this log")]
     HeadMalformed,
+    /// A record seals a day with another tree than that of the records before it.
+    #[error("the record seals another tree than that of the records before it")]
+    SealWrong,
+    /// A day was sealed and its signed head is gone.
+    #[error("the day's signed head is missing")]
+    DayHeadMissing,
+    /// A signed head is of another tree than the trail's.
+    #[error("the signed head is of another tree than the one that the trail has at this day")]
+    DayHeadWrong,
+    /// A head's signature is wrong, or not by a key that counts.
+    #[error("the head is not signed by a key that counts")]
+    DayHeadUnsigned,
+    /// There is a signed head of a day that the trail does not seal.
+    #[error("there is a signed head of a day that the trail does not seal: records are missing")]
+    DayHeadStray,
 }
 
 impl Problem {
@@ -136,6 +162,12 @@ impl Problem {
             Self::HeadMismatch => "head_mismatch",
             Self::HeadMissing => "head_missing",
             Self::HeadMalformed => "head_malformed",
+            Self::Misnamed { .. } => "misnamed",
+            Self::SealWrong => "seal_wrong",
+            Self::DayHeadMissing => "day_head_missing",
+            Self::DayHeadWrong => "day_head_wrong",
+            Self::DayHeadUnsigned => "day_head_unsigned",
+            Self::DayHeadStray => "day_head_stray",
         }
     }
 }

@@ -6,18 +6,22 @@ use std::{
     time::{Duration, Instant},
 };
 
+use outgate_clock::FakeClock;
 use outgate_journey::{
     inject::AuditGate,
-    record::{AuditSink, DecisionRecord, Entry},
+    record::{AuditEvent, AuditSink, DecisionRecord, Entry},
+    session::UnixSeconds,
 };
 
 use crate::{
-    AuditError, AuditLog, BACKLOG_LIMIT,
+    AuditError, AuditKey, AuditLog, AuditOptions, BACKLOG_LIMIT, Rotation, SLOW_AFTER,
     chain::{ChainEnd, Line, LogId},
+    day::Day,
     head::Head,
     open::Opened,
+    progress::Progress,
+    spine::Spine,
     store::{Store, StoreFault},
-    writer::Progress,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -26,6 +30,11 @@ const SOON: Duration = Duration::from_secs(60);
 struct Disk {
     lines: Vec<u8>,
     head: Option<Head>,
+    day_heads: Vec<(String, String)>,
+    /// Where the file that is written to begins.
+    first_seq: u64,
+    file_begins: usize,
+    rotations: u32,
     appends: u32,
     mood: Mood,
 }
@@ -38,6 +47,8 @@ enum Mood {
     /// The bytes arrive, the flush does not.
     SyncFails,
     HeadFails,
+    DayHeadFails,
+    RotationFails,
     Hangs,
     Panics,
 }
@@ -59,12 +70,12 @@ impl Faulty {
             .split(|b| *b == b'\n')
             .filter(|line| !line.is_empty());
         lines
-            .map(|line| {
+            .filter_map(|line| {
                 let line = Line::parse(line).unwrap();
                 assert_eq!((line.seq, line.prev), (end.next_seq, end.prev));
                 end = line.end();
                 let event: serde_json::Value = serde_json::from_slice(line.record).unwrap();
-                event["metadata"]["uid"].as_str().unwrap().to_owned()
+                Some(event["metadata"]["uid"].as_str()?.to_owned())
             })
             .collect()
     }
@@ -82,7 +93,7 @@ impl Store for Faulty {
             Mood::Full => Err(StoreFault::Write { path, source }),
             Mood::SyncFails => Err(StoreFault::Sync { path, source }),
             Mood::Panics => panic!("as told"),
-            Mood::Well | Mood::HeadFails | Mood::Hangs => {
+            _ => {
                 disk.lines.extend_from_slice(lines);
                 Ok(())
             }
@@ -99,29 +110,97 @@ impl Store for Faulty {
                 source,
             }));
         }
-        disk.head = Some(*head);
+        // A day that the head file has seen has its head.
+        assert_eq!(disk.sealed().len(), disk.day_heads.len());
+        disk.head = Some(head.clone());
         Ok(())
+    }
+
+    fn write_day_head(&mut self, day: Day, note: &str) -> Result<(), StoreFault> {
+        let mut disk = self.0.0.lock().unwrap();
+        if disk.mood == Mood::DayHeadFails {
+            return Err(StoreFault::Missing("x".into()));
+        }
+        disk.day_heads.push((day.to_string(), note.to_owned()));
+        Ok(())
+    }
+
+    fn rotate(&mut self, first_line: &[u8], seq: u64) -> Result<(), StoreFault> {
+        let mut disk = self.0.0.lock().unwrap();
+        if disk.mood == Mood::RotationFails {
+            disk.rotations += 1;
+            let source = io::Error::from(io::ErrorKind::PermissionDenied);
+            return Err(StoreFault::Rotate {
+                path: "x".into(),
+                source,
+            });
+        }
+        let head = disk.head.as_ref().map(|head| head.seq);
+        assert_eq!(head, seq.checked_sub(1), "what is closed was seen whole");
+        disk.rotations += 1;
+        disk.first_seq = seq;
+        disk.file_begins = disk.lines.len();
+        disk.lines.extend_from_slice(first_line);
+        Ok(())
+    }
+
+    fn size(&self) -> u64 {
+        let disk = self.0.0.lock().unwrap();
+        (disk.lines.len() - disk.file_begins) as u64
+    }
+
+    fn first_seq(&self) -> u64 {
+        self.0.0.lock().unwrap().first_seq
     }
 }
 
-fn log_over(disk: &Faulty) -> AuditLog {
-    let log = LogId([0; 16]);
-    let opened = Opened {
-        store: disk.clone(),
-        end: ChainEnd::genesis(log),
-        log,
-        path: "x".into(),
-    };
-    AuditLog::start(opened, "x".into()).unwrap()
+impl Disk {
+    fn sealed(&self) -> Vec<String> {
+        let text = String::from_utf8(self.lines.clone()).unwrap();
+        let seals = text
+            .lines()
+            .filter(|line| line.contains("\"Audit day sealed\""));
+        seals
+            .map(|line| {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                line["record"]["unmapped"]["day"]
+                    .as_str()
+                    .unwrap()
+                    .to_owned()
+            })
+            .collect()
+    }
 }
 
-fn record(number: u64) -> DecisionRecord {
-    DecisionRecord::begin(
+const NOW: UnixSeconds = UnixSeconds(1_790_000_000);
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn log_over(disk: &Faulty) -> AuditLog {
+    log_with(disk, &Arc::new(FakeClock::at(NOW)), Rotation::NEVER)
+}
+
+fn log_with(disk: &Faulty, clock: &Arc<FakeClock>, rotation: Rotation) -> AuditLog {
+    let opened = Opened {
+        store: disk.clone(),
+        spine: Spine::genesis(LogId([0; 16]), Day::of_unix_ms(NOW.0 * 1000)),
+        file_began_ms: NOW.0 * 1000,
+        unsigned: Vec::new(),
+    };
+    let options = AuditOptions {
+        clock: clock.clone(),
+        key: AuditKey::in_memory().unwrap(),
+        rotation,
+    };
+    AuditLog::start(opened, "x".into(), options).unwrap()
+}
+
+fn record(number: u64) -> AuditEvent {
+    AuditEvent::Decision(Box::new(DecisionRecord::begin(
         number.to_string(),
         number,
         Entry::Bumped,
         "192.0.2.1:1".parse().unwrap(),
-    )
+    )))
 }
 
 fn ids(numbers: std::ops::Range<u64>) -> Vec<String> {
@@ -197,7 +276,7 @@ fn a_head_file_that_cannot_be_written_closes_the_gate_too() {
     disk.set(Mood::Well);
     eventually("open again", || log.is_writable());
     let disk = disk.0.0.lock().unwrap();
-    assert_eq!(disk.head.unwrap().seq, 0);
+    assert_eq!(disk.head.as_ref().unwrap().seq, 0);
 }
 
 #[test]
@@ -212,11 +291,12 @@ fn the_head_file_follows_an_idle_log_and_a_closed_one() {
             .lock()
             .unwrap()
             .head
+            .as_ref()
             .is_some_and(|head| head.seq == 1)
     });
     log.record(record(2));
     drop(log);
-    assert_eq!(disk.0.0.lock().unwrap().head.unwrap().seq, 2);
+    assert_eq!(disk.0.0.lock().unwrap().head.as_ref().unwrap().seq, 2);
     assert_eq!(disk.ids(), ids(0..3));
 }
 
@@ -242,11 +322,187 @@ fn a_backlog_past_its_limit_closes_the_gate_until_it_shrinks() {
     for _ in 0..BACKLOG_LIMIT {
         progress.accept();
     }
-    assert!(progress.is_open(BACKLOG_LIMIT));
+    assert!(progress.is_open(BACKLOG_LIMIT, SLOW_AFTER));
     progress.accept();
-    assert!(!progress.is_open(BACKLOG_LIMIT));
+    assert!(!progress.is_open(BACKLOG_LIMIT, SLOW_AFTER));
     progress.wrote(1);
-    assert!(progress.is_open(BACKLOG_LIMIT));
+    assert!(progress.is_open(BACKLOG_LIMIT, SLOW_AFTER));
+}
+
+#[test]
+fn a_disk_that_does_not_answer_closes_the_gate_until_it_does() {
+    let slow_after = Duration::from_millis(20);
+    let progress = Progress::default();
+    progress.set_busy(true);
+    assert!(progress.is_open(BACKLOG_LIMIT, slow_after));
+    eventually("closed", || !progress.is_open(BACKLOG_LIMIT, slow_after));
+    progress.set_busy(false);
+    assert!(progress.is_open(BACKLOG_LIMIT, slow_after));
+}
+
+#[test]
+fn the_disk_is_watched_while_it_writes() {
+    let disk = Faulty::default();
+    let log = log_over(&disk);
+    disk.set(Mood::Hangs);
+    log.record(record(0));
+    eventually("busy", || {
+        !log.is_open_unless_slower_than(Duration::from_millis(10))
+    });
+    disk.set(Mood::Well);
+    log.flush(SOON).unwrap();
+    eventually("open", || {
+        log.is_open_unless_slower_than(Duration::from_millis(10))
+    });
+}
+
+#[test]
+fn a_day_that_is_over_is_sealed_once_and_a_clock_set_back_seals_nothing() {
+    let disk = Faulty::default();
+    let clock = Arc::new(FakeClock::at(NOW));
+    let log = log_with(&disk, &clock, Rotation::NEVER);
+    log.record(record(0));
+    log.flush(SOON).unwrap();
+    clock.advance(DAY);
+    log.record(record(1));
+    log.flush(SOON).unwrap();
+    clock.set_wall(UnixSeconds(NOW.0 - 10 * 86_400));
+    log.record(record(2));
+    log.flush(SOON).unwrap();
+    clock.set_wall(UnixSeconds(NOW.0 + 4 * 86_400));
+    log.record(record(3));
+    log.close(SOON).unwrap();
+    let disk = disk.0.0.lock().unwrap();
+    assert_eq!(disk.sealed(), ["2026-09-21", "2026-09-22"]);
+    let days: Vec<&str> = disk.day_heads.iter().map(|(day, _)| day.as_str()).collect();
+    assert_eq!(days, ["2026-09-21", "2026-09-22"]);
+    // The seal is the first record of the day that begins.
+    assert!(disk.day_heads[0].1.contains("\n1\n") && disk.day_heads[1].1.contains("\n4\n"));
+}
+
+#[test]
+fn a_day_ends_without_a_record_too() {
+    let disk = Faulty::default();
+    let clock = Arc::new(FakeClock::at(NOW));
+    let log = log_with(&disk, &clock, Rotation::NEVER);
+    log.record(record(0));
+    log.flush(SOON).unwrap();
+    clock.advance(DAY);
+    eventually("sealed", || disk.0.0.lock().unwrap().day_heads.len() == 1);
+    drop(log);
+}
+
+#[test]
+fn a_head_that_cannot_be_written_closes_the_gate_and_is_kept() {
+    let disk = Faulty::default();
+    let clock = Arc::new(FakeClock::at(NOW));
+    let log = log_with(&disk, &clock, Rotation::NEVER);
+    log.record(record(0));
+    log.flush(SOON).unwrap();
+    disk.set(Mood::DayHeadFails);
+    clock.advance(DAY);
+    log.record(record(1));
+    log.flush(SOON).unwrap();
+    eventually("closed", || !log.is_writable());
+    disk.set(Mood::Well);
+    eventually("open again", || log.is_writable());
+    assert_eq!(disk.0.0.lock().unwrap().day_heads.len(), 1);
+    assert_eq!(disk.ids(), ids(0..2));
+}
+
+#[test]
+fn a_full_file_is_closed_and_the_chain_goes_on() {
+    let disk = Faulty::default();
+    let clock = Arc::new(FakeClock::at(NOW));
+    let rotation = Rotation {
+        size: Some(2000),
+        age: None,
+    };
+    let log = log_with(&disk, &clock, rotation);
+    for number in 0..40 {
+        log.record(record(number));
+        log.flush(SOON).unwrap();
+    }
+    log.close(SOON).unwrap();
+    assert_eq!(disk.ids(), ids(0..40));
+    assert!(disk.0.0.lock().unwrap().rotations > 5);
+}
+
+#[test]
+fn an_old_file_is_closed_unless_nothing_was_written_to_it() {
+    let disk = Faulty::default();
+    let clock = Arc::new(FakeClock::at(NOW));
+    let hour = Duration::from_secs(3600);
+    let rotation = Rotation {
+        size: None,
+        age: Some(hour),
+    };
+    let log = log_with(&disk, &clock, rotation);
+    log.record(record(0));
+    log.record(record(1));
+    log.flush(SOON).unwrap();
+    clock.advance(hour);
+    eventually("closed", || disk.0.0.lock().unwrap().rotations == 1);
+    clock.advance(hour * 2);
+    std::thread::sleep(Duration::from_millis(900));
+    log.flush(SOON).unwrap();
+    log.close(SOON).unwrap();
+    assert_eq!(disk.0.0.lock().unwrap().rotations, 1);
+}
+
+#[test]
+fn a_rotation_that_fails_is_put_off_and_nothing_else_is() {
+    let disk = Faulty::default();
+    let clock = Arc::new(FakeClock::at(NOW));
+    let rotation = Rotation {
+        size: Some(500),
+        age: None,
+    };
+    let log = log_with(&disk, &clock, rotation);
+    disk.set(Mood::RotationFails);
+    for number in 0..20 {
+        log.record(record(number));
+        log.flush(SOON).unwrap();
+        assert!(log.is_writable());
+    }
+    assert_eq!(disk.0.0.lock().unwrap().rotations, 1);
+    log.close(SOON).unwrap();
+    assert_eq!(disk.ids(), ids(0..20));
+}
+
+#[tokio::test]
+async fn who_waits_without_a_thread_is_told() {
+    let disk = Faulty::default();
+    let log = log_over(&disk);
+    log.commit(record(0), SOON).await.unwrap();
+    assert_eq!(disk.ids(), ids(0..1));
+    disk.set(Mood::Full);
+    let refused = log.commit(record(1), Duration::from_millis(30)).await;
+    assert!(
+        matches!(
+            refused,
+            Err(AuditError::Pending {
+                pending: 1,
+                fault: Some(_),
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
+    let waiting = tokio::spawn(log.durable(SOON));
+    tokio::task::yield_now().await;
+    disk.set(Mood::Well);
+    waiting.await.unwrap().unwrap();
+    assert_eq!(disk.ids(), ids(0..2));
+    // What is dropped was recorded all the same.
+    drop(log.commit(record(2), SOON));
+    log.durable(SOON).await.unwrap();
+    assert_eq!(disk.ids(), ids(0..3));
+    disk.set(Mood::Panics);
+    assert!(matches!(
+        log.commit(record(3), SOON).await,
+        Err(AuditError::WriterGone)
+    ));
 }
 
 #[test]

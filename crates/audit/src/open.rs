@@ -5,101 +5,141 @@
 use std::{
     fs::{self, File, OpenOptions, Permissions, TryLockError},
     io,
-    os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt},
-    path::{Path, PathBuf},
-    time::UNIX_EPOCH,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
 };
 
 use outgate_state::{Created, create_private_dir, create_private_exclusive};
 
 use crate::{
     RECORDS_FILE,
-    chain::{ChainEnd, LogId, MAX_LINE},
-    error::{AuditError, Problem, VerifyError},
+    chain::LogId,
+    day::Day,
+    error::{AuditError, VerifyError},
+    files::identity,
     head::Head,
-    ocsf::LogEvent,
-    store::{FileStore, Store},
-    verify::{Checker, founding_log_id},
+    log::AuditOptions,
+    ocsf::LogChange,
+    spine::{DayHead, Spine},
+    store::{FileStore, Store, StoreFault},
+    tail::Tail,
 };
-
-/// How much of the end is checked when a log is opened.
-const TAIL: u64 = 4 * MAX_LINE as u64;
 
 /// A log ready to be written to.
 #[derive(Debug)]
 pub(crate) struct Opened<S> {
     pub(crate) store: S,
-    pub(crate) end: ChainEnd,
-    pub(crate) log: LogId,
-    pub(crate) path: PathBuf,
+    pub(crate) spine: Spine,
+    /// When the file's first record was written.
+    pub(crate) file_began_ms: u64,
+    /// Days whose seal is on disk, and whose head may not be.
+    pub(crate) unsigned: Vec<DayHead>,
 }
 
 /// Opens or founds the log in a directory.
-pub(crate) fn open_log(dir: &Path) -> Result<Opened<FileStore>, AuditError> {
+pub(crate) fn open_log(
+    dir: &Path,
+    options: &AuditOptions,
+) -> Result<Opened<FileStore>, AuditError> {
     create_private_dir(dir)?;
     let path = dir.join(RECORDS_FILE);
     let file = lock_file(&path)?;
     let io = |doing| failed(doing, &path);
     let head = Head::read(dir).map_err(damaged)?;
     let size = file.metadata().map_err(io("read"))?.len();
-    let tail = read_tail(&file, size, &path, head.as_ref()).map_err(damaged)?;
+    let tail = Tail::read(&file, size, dir, head.as_ref()).map_err(damaged)?;
+    let first_seq = tail.beginning.map_or(0, |beginning| beginning.seq);
+    FileStore::clear_half_rotation(dir, &file, first_seq).map_err(io("repair"))?;
     if let Some(torn) = &tail.torn {
         set_aside(dir, &file, tail.whole_bytes, torn, &path)?;
     }
-    let store = FileStore::new(file, dir, path.clone(), tail.whole_bytes).map_err(io("read"))?;
-    let (end, log, torn) = match tail.end {
-        Some((end, log)) => (end, log, tail.torn),
-        None => {
-            let log = new_log_id()?;
-            (ChainEnd::genesis(log), log, None)
-        }
+    let store = FileStore::new(file, dir, first_seq, tail.whole_bytes).map_err(io("read"))?;
+    let now = options.clock.wall_ms();
+    let Some(beginning) = tail.beginning else {
+        let spine = Spine::genesis(new_log_id()?, Day::of_unix_ms(now));
+        let opened = Opened {
+            store,
+            spine,
+            file_began_ms: now,
+            unsigned: Vec::new(),
+        };
+        return opened.begin(dir, now, &[LogChange::Created]);
     };
-    let mut opened = Opened {
+    let spine = tail
+        .spine(dir, beginning.log, head.as_ref())
+        .map_err(damaged)?;
+    let mut changes = Vec::new();
+    let detail = tail.torn.map(|torn| {
+        format!(
+            "the last line was torn and never acknowledged: {} bytes were set aside",
+            torn.len()
+        )
+    });
+    if let Some(detail) = &detail {
+        changes.push(LogChange::Repaired { detail });
+    }
+    // A seal whose head was not written before the gateway died is signed by the key of today.
+    let key = options.key.verifier(beginning.log)?;
+    if tail.unsigned.iter().any(|seal| seal.key != key) {
+        changes.push(LogChange::KeyInUse { key: &key });
+    }
+    let heads = tail
+        .unsigned
+        .iter()
+        .map(|seal| DayHead::new(beginning.log, seal.day, &seal.tree));
+    let opened = Opened {
         store,
-        end,
-        log,
-        path,
+        spine,
+        file_began_ms: beginning.time_unix_ms,
+        unsigned: heads.collect(),
     };
-    opened.begin(torn.map(|bytes| bytes.len()))?;
-    Ok(opened)
+    opened.begin(dir, now, &changes)
 }
 
 impl Opened<FileStore> {
-    /// Writes what the log says about itself, and a head file that is up to date.
-    fn begin(&mut self, torn: Option<usize>) -> Result<(), AuditError> {
-        let id = self.log.text();
-        let time = modified_unix_ms(&self.path)?;
-        let mut line = Vec::new();
-        let written = if self.end.next_seq == 0 {
-            self.end.append(&mut line, &LogEvent::created(&id, time))
-        } else if let Some(bytes) = torn {
-            let detail = format!(
-                "the last line was torn and never acknowledged: {bytes} bytes were set aside"
-            );
-            self.end
-                .append(&mut line, &LogEvent::repaired(&id, time, &detail))
-        } else {
-            Ok(())
-        };
-        written.map_err(|_| AuditError::Start("its own record cannot be written"))?;
-        let fault = |fault: crate::store::StoreFault| AuditError::Io {
+    /// Writes what the log says about itself, and a head file that is up to date unless a signed head must come first.
+    fn begin(
+        mut self,
+        dir: &Path,
+        now: u64,
+        changes: &[LogChange<'_>],
+    ) -> Result<Self, AuditError> {
+        let mut lines = Vec::new();
+        for change in changes {
+            let written = self.spine.append_own(&mut lines, now, change);
+            written.map_err(|_| AuditError::Start("its own record cannot be written"))?;
+        }
+        let fault = |fault: StoreFault| AuditError::Io {
             doing: "write",
-            path: self.path.clone(),
+            path: dir.join(RECORDS_FILE),
             source: io::Error::other(fault.to_string()),
         };
-        if !line.is_empty() {
-            self.store.append(&line).map_err(fault)?;
+        if !lines.is_empty() {
+            self.store.append(&lines).map_err(fault)?;
         }
-        let head = Head {
-            log: self.log,
-            seq: self.end.next_seq.saturating_sub(1),
-            hash: self.end.prev,
-        };
-        self.store.write_head(&head).map_err(fault)
+        if let Some(head) = self.spine.head().filter(|_| self.unsigned.is_empty()) {
+            self.store.write_head(&head).map_err(fault)?;
+        }
+        Ok(self)
     }
 }
 
+/// Holds the file that is written to. It may be closed by another gateway between being opened and being locked.
 fn lock_file(path: &Path) -> Result<File, AuditError> {
+    loop {
+        let file = lock_opened(path)?;
+        let held = file.metadata().map_err(failed("read", path))?;
+        match fs::symlink_metadata(path) {
+            Ok(named) if identity(&named) == identity(&held) => return Ok(file),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("read", path)(error));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn lock_opened(path: &Path) -> Result<File, AuditError> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -125,85 +165,6 @@ fn lock_file(path: &Path) -> Result<File, AuditError> {
     file.set_permissions(Permissions::from_mode(0o600))
         .map_err(failed("set the mode of", path))?;
     Ok(file)
-}
-
-/// The end of the file, judged.
-struct Tail {
-    /// `None` where no line is whole yet.
-    end: Option<(ChainEnd, LogId)>,
-    whole_bytes: u64,
-    /// What stands behind the last line break.
-    torn: Option<Vec<u8>>,
-}
-
-fn read_tail(
-    file: &File,
-    size: u64,
-    path: &Path,
-    head: Option<&Head>,
-) -> Result<Tail, VerifyError> {
-    let unreadable = |source| VerifyError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    let start = size.saturating_sub(TAIL);
-    let bytes = read_range(file, start, size).map_err(unreadable)?;
-    let whole = bytes
-        .iter()
-        .rposition(|b| *b == b'\n')
-        .map_or(0, |at| at + 1);
-    let (lines, torn) = bytes.split_at_checked(whole).unwrap_or_default();
-    let torn_len = u64::try_from(torn.len()).unwrap_or(u64::MAX);
-    let broken = |seq, problem| VerifyError::Broken {
-        file: path.to_owned(),
-        line: None,
-        seq,
-        problem,
-    };
-    if torn.len() > MAX_LINE {
-        return Err(broken(None, Problem::TooLong));
-    }
-    let torn = (!torn.is_empty()).then(|| torn.to_vec());
-    let whole_bytes = size.saturating_sub(torn_len);
-    if whole_bytes == 0 {
-        return match head {
-            Some(head) => Err(broken(None, Problem::Truncated { head: head.seq })),
-            None => Ok(Tail {
-                end: None,
-                whole_bytes,
-                torn,
-            }),
-        };
-    }
-    let first = read_range(file, 0, size.min(MAX_LINE as u64)).map_err(unreadable)?;
-    let first = first.split(|b| *b == b'\n').next().unwrap_or_default();
-    let log = founding_log_id(first).ok_or_else(|| broken(Some(0), Problem::NotALog))?;
-    let mut checker = match start {
-        0 => Checker::from_genesis(log, head),
-        _ => Checker::from_anywhere(log, head),
-    };
-    let mut lines = lines.split_inclusive(|b| *b == b'\n');
-    if start > 0 {
-        // The first one may have lost its beginning.
-        lines.next();
-    }
-    for line in lines {
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
-        checker
-            .take(line)
-            .map_err(|found| broken(found.seq, found.problem))?;
-    }
-    let end = checker
-        .finish()
-        .map_err(|found| broken(found.seq, found.problem))?;
-    if head.is_none() && end.next_seq > 1 {
-        return Err(broken(None, Problem::HeadMissing));
-    }
-    Ok(Tail {
-        end: Some((end, log)),
-        whole_bytes,
-        torn,
-    })
 }
 
 /// Copies the torn bytes beside the log, then cuts them off: in this order, or a power cut could lose them.
@@ -234,25 +195,10 @@ fn set_aside(
     Ok(())
 }
 
-fn read_range(file: &File, from: u64, to: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; usize::try_from(to.saturating_sub(from)).unwrap_or(0)];
-    file.read_exact_at(&mut bytes, from)?;
-    Ok(bytes)
-}
-
 fn new_log_id() -> Result<LogId, AuditError> {
     let mut id = [0; 16];
     aws_lc_rs::rand::fill(&mut id).map_err(|_| AuditError::Start("no random bytes"))?;
     Ok(LogId(id))
-}
-
-/// The log has no clock; the file system has: what just happened to the file is the event that is recorded.
-fn modified_unix_ms(path: &Path) -> Result<u64, AuditError> {
-    let modified = fs::metadata(path)
-        .and_then(|meta| meta.modified())
-        .map_err(failed("read", path))?;
-    let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn damaged(error: VerifyError) -> AuditError {

@@ -1,23 +1,26 @@
 //! The one thread that writes. Whatever waits is written with one call and one `fdatasync`; what cannot be written is
-//! kept, in order, and tried again until it can.
+//! kept, in order, and tried again until it can. It also decides when a day is over, and when a file is full.
 
 use std::{
     fmt,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc,
         mpsc::{Receiver, RecvTimeoutError, TryRecvError},
     },
     time::{Duration, Instant},
 };
 
-use outgate_journey::record::DecisionRecord;
+use outgate_clock::Clock;
+use outgate_journey::record::AuditEvent;
 
 use crate::{
-    chain::{ChainEnd, LogId},
-    head::Head,
-    ocsf::to_ocsf,
+    day::Day,
+    log::Rotation,
+    note::{AuditKey, VerifierKey},
+    ocsf::{LogChange, to_ocsf},
     open::Opened,
+    progress::Progress,
+    spine::{DayHead, Spine},
     store::{Store, StoreFault},
 };
 
@@ -25,156 +28,44 @@ use crate::{
 const BATCH_BYTES: usize = 1024 * 1024;
 /// How far the head file may lag.
 const HEAD_EVERY: Duration = Duration::from_millis(250);
-/// Between two attempts on a failing store.
-const RETRY_EVERY: Duration = Duration::from_millis(200);
-/// How long a failing store is still tried once nobody holds the log.
-const LAST_TRIES: Duration = Duration::from_secs(2);
+/// How often an idle writer looks at the clock.
+const TICK: Duration = Duration::from_secs(1);
+/// Between two attempts to begin another file; meanwhile the old one grows.
+const ROTATE_AGAIN: Duration = Duration::from_secs(60);
 
-/// What the writer and the callers tell each other.
-#[derive(Debug, Default)]
-pub(crate) struct Progress {
-    accepted: AtomicU64,
-    durable: AtomicU64,
-    failing: AtomicBool,
-    closed: AtomicBool,
-    gone: AtomicBool,
-    state: Mutex<State>,
-    changed: Condvar,
+/// The signing key, with what checks it.
+#[derive(Debug)]
+pub(crate) struct Signer {
+    pub(crate) key: AuditKey,
+    pub(crate) verifier: VerifierKey,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    fault: Option<String>,
-    finishing: Option<Instant>,
-}
-
-/// Why a wait ended early.
-pub(crate) struct Stopped {
-    pub(crate) writer_gone: bool,
-    pub(crate) fault: Option<String>,
-}
-
-impl Progress {
-    /// Counted before it is handed over, so that the count on disk can never run ahead.
-    pub(crate) fn accept(&self) {
-        self.accepted.fetch_add(1, Ordering::AcqRel);
-    }
-
-    pub(crate) fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn pending(&self) -> u64 {
-        let durable = self.durable.load(Ordering::Acquire);
-        self.accepted().saturating_sub(durable)
-    }
-
-    pub(crate) fn is_open(&self, backlog_limit: u64) -> bool {
-        !self.failing.load(Ordering::Acquire)
-            && !self.closed.load(Ordering::Acquire)
-            && !self.gone.load(Ordering::Acquire)
-            && self.pending() <= backlog_limit
-    }
-
-    pub(crate) fn close_gate(&self) {
-        self.closed.store(true, Ordering::Release);
-    }
-
-    /// Tells the writer that no record will follow.
-    pub(crate) fn finish(&self) {
-        self.close_gate();
-        self.state().finishing = Some(Instant::now());
-        self.changed.notify_all();
-    }
-
-    /// Waits until `target` records are on disk; with no deadline, for as long as it takes.
-    pub(crate) fn wait(&self, target: u64, deadline: Option<Instant>) -> Result<(), Stopped> {
-        let mut state = self.state();
-        loop {
-            if self.durable.load(Ordering::Acquire) >= target {
-                return Ok(());
-            }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let writer_gone = self.gone.load(Ordering::Acquire);
-            if writer_gone || left.is_some_and(|left| left.is_zero()) {
-                return Err(Stopped {
-                    writer_gone,
-                    fault: state.fault.clone(),
-                });
-            }
-            state = match left {
-                Some(left) => {
-                    self.changed
-                        .wait_timeout(state, left)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
-                }
-                None => self
-                    .changed
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
-            };
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// So many more are on disk.
-    pub(crate) fn wrote(&self, records: u64) {
-        // Under the lock, or a caller between its check and its wait would sleep through it.
-        let _state = self.state();
-        self.durable.fetch_add(records, Ordering::AcqRel);
-        self.changed.notify_all();
-    }
-
-    fn fail(&self, fault: &StoreFault) {
-        self.state().fault = Some(fault.to_string());
-        if !self.failing.swap(true, Ordering::AcqRel) {
-            tracing::error!(code = fault.code(), %fault, "the audit trail cannot be written: credentials are held back");
-        }
-    }
-
-    fn recover(&self) {
-        self.state().fault = None;
-        if self.failing.swap(false, Ordering::AcqRel) {
-            tracing::info!(
-                code = "audit_recovered",
-                "the audit trail is written again; nothing was lost"
-            );
-        }
-    }
-
-    /// Waits between two attempts; says whether another one is worth it.
-    fn may_retry(&self) -> bool {
-        let state = self.state();
-        let (state, _) = self
-            .changed
-            .wait_timeout_while(state, RETRY_EVERY, |state| state.finishing.is_none())
-            .unwrap_or_else(PoisonError::into_inner);
-        let Some(finishing) = state.finishing else {
-            return true;
-        };
-        drop(state);
-        std::thread::sleep(RETRY_EVERY / 4);
-        finishing.elapsed() < LAST_TRIES
+impl Signer {
+    fn sign(&self, head: &DayHead) -> (Day, String) {
+        (head.day, self.key.sign(&self.verifier, &head.checkpoint))
     }
 }
 
 /// The thread's own state.
 pub(crate) struct Writer<S> {
     store: S,
-    end: ChainEnd,
-    log: LogId,
-    records: Receiver<DecisionRecord>,
+    spine: Spine,
+    signer: Signer,
+    clock: Arc<dyn Clock>,
+    rotation: Rotation,
+    records: Receiver<AuditEvent>,
     progress: Arc<Progress>,
     /// Whole lines that are not on disk yet.
     batch: Vec<u8>,
     batched: u64,
+    /// Signed heads whose record is in the batch or on disk, and which are not in their place yet.
+    day_heads: Vec<(Day, String)>,
     /// The chain's end is on disk and not yet in the head file.
     head_due: bool,
     head_written: Instant,
+    /// When the file's first record was written.
+    file_began_ms: u64,
+    rotation_failed: Option<Instant>,
     /// While failing: the gate opens when so many records are on disk.
     reopen_at: Option<u64>,
 }
@@ -182,7 +73,7 @@ pub(crate) struct Writer<S> {
 impl<S> fmt::Debug for Writer<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Writer")
-            .field("end", &self.end)
+            .field("end", &self.spine.end)
             .finish_non_exhaustive()
     }
 }
@@ -190,19 +81,31 @@ impl<S> fmt::Debug for Writer<S> {
 impl<S: Store> Writer<S> {
     pub(crate) fn new(
         opened: Opened<S>,
-        records: Receiver<DecisionRecord>,
+        signer: Signer,
+        clock: Arc<dyn Clock>,
+        rotation: Rotation,
+        records: Receiver<AuditEvent>,
         progress: Arc<Progress>,
     ) -> Self {
         Self {
             store: opened.store,
-            end: opened.end,
-            log: opened.log,
+            spine: opened.spine,
+            day_heads: opened
+                .unsigned
+                .iter()
+                .map(|head| signer.sign(head))
+                .collect(),
+            signer,
+            clock,
+            rotation,
             records,
             progress,
             batch: Vec::with_capacity(BATCH_BYTES / 4),
             batched: 0,
             head_due: false,
             head_written: Instant::now(),
+            file_began_ms: opened.file_began_ms,
+            rotation_failed: None,
             reopen_at: None,
         }
     }
@@ -211,11 +114,15 @@ impl<S: Store> Writer<S> {
     pub(crate) fn run(mut self) {
         // Also on a panic: the gate must not stay open in front of a writer that is gone.
         let _gone = Gone(Arc::clone(&self.progress));
-        while self.collect() {
+        let mut more = true;
+        while more {
+            // Before the first record, too: a day may have ended while the gateway was down.
+            self.turn_day();
             if !self.until_done(Self::commit) {
                 self.give_up();
                 return;
             }
+            more = self.collect();
         }
         if self.head_due && !self.until_done(Self::commit_head) {
             tracing::error!(
@@ -227,68 +134,132 @@ impl<S: Store> Writer<S> {
 
     /// Waits for records and takes what is there. `false` if there is none and none will come.
     fn collect(&mut self) -> bool {
-        let first = if self.head_due {
-            let left = HEAD_EVERY.saturating_sub(self.head_written.elapsed());
-            self.records.recv_timeout(left)
-        } else {
-            self.records
-                .recv()
-                .map_err(|_| RecvTimeoutError::Disconnected)
+        let left = match self.head_due {
+            true => HEAD_EVERY.saturating_sub(self.head_written.elapsed()),
+            false => TICK,
         };
-        match first {
-            Ok(record) => self.add(&record),
+        match self.records.recv_timeout(left) {
+            Ok(event) => {
+                self.turn_day();
+                self.add(&event);
+            }
             Err(RecvTimeoutError::Timeout) => return true,
             Err(RecvTimeoutError::Disconnected) => return false,
         }
         while self.batch.len() < BATCH_BYTES {
             match self.records.try_recv() {
-                Ok(record) => self.add(&record),
+                Ok(event) => self.add(&event),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
         }
         true
     }
 
-    fn add(&mut self, record: &DecisionRecord) {
+    fn add(&mut self, event: &AuditEvent) {
         self.batched += 1;
-        if let Err(error) = self.end.append(&mut self.batch, &to_ocsf(record)) {
+        if let Err(error) = self.spine.append(&mut self.batch, &to_ocsf(event)) {
             // Plain numbers and text always serialise.
-            tracing::error!(code = "audit_record_unwritable", %error, request = record.request_id);
+            tracing::error!(code = "audit_record_unwritable", %error, "an audit record has no text");
         }
     }
 
-    /// The batch, and the head file where it is due.
+    /// Puts the seal of a day that is over in front of what follows.
+    fn turn_day(&mut self) {
+        let (now, key) = (self.clock.wall_ms(), &self.signer.verifier);
+        match self.spine.turn_day(&mut self.batch, now, key) {
+            Ok(Some(head)) => self.day_heads.push(self.signer.sign(&head)),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(code = "audit_record_unwritable", %error, "a day has no seal")
+            }
+        }
+    }
+
+    /// The batch, and whatever else is due.
     fn commit(&mut self) -> Result<(), StoreFault> {
-        if self.batched > 0 {
+        if !self.batch.is_empty() {
             self.store.append(&self.batch)?;
             self.batch.clear();
             self.head_due = true;
+        }
+        if self.batched > 0 {
             self.progress.wrote(std::mem::take(&mut self.batched));
         }
-        if self.head_due && self.head_written.elapsed() >= HEAD_EVERY {
+        let head_due = self.head_due && self.head_written.elapsed() >= HEAD_EVERY;
+        if head_due || !self.day_heads.is_empty() {
             self.commit_head()?;
+        }
+        if self.is_file_full() {
+            self.rotate()?;
         }
         Ok(())
     }
 
+    /// The head file, behind the signed heads: a day that the head file has seen has its head.
     fn commit_head(&mut self) -> Result<(), StoreFault> {
-        let Some(seq) = self.end.next_seq.checked_sub(1) else {
-            return Ok(());
-        };
-        self.store.write_head(&Head {
-            log: self.log,
-            seq,
-            hash: self.end.prev,
-        })?;
+        while let Some((day, note)) = self.day_heads.first() {
+            self.store.write_day_head(*day, note)?;
+            self.day_heads.remove(0);
+        }
+        if let Some(head) = self.spine.head() {
+            self.store.write_head(&head)?;
+        }
         self.head_due = false;
         self.head_written = Instant::now();
+        Ok(())
+    }
+
+    fn is_file_full(&self) -> bool {
+        // The line that continues the log is no reason to continue it elsewhere.
+        if self.spine.end.next_seq <= self.store.first_seq().saturating_add(1) {
+            return false;
+        }
+        let age = self.clock.wall_ms().saturating_sub(self.file_began_ms);
+        let too_old = |limit: Duration| Duration::from_millis(age) >= limit;
+        let is_full = self
+            .rotation
+            .size
+            .is_some_and(|size| self.store.size() >= size);
+        let waits = |failed: Instant| failed.elapsed() < ROTATE_AGAIN;
+        (is_full || self.rotation.age.is_some_and(too_old))
+            && !self.rotation_failed.is_some_and(waits)
+    }
+
+    /// Goes on in another file. Where that does not work, the old one goes on: it is too long, and nothing is lost.
+    fn rotate(&mut self) -> Result<(), StoreFault> {
+        // What is closed is seen by the head file whole.
+        self.commit_head()?;
+        let (now, seq) = (self.clock.wall_ms(), self.spine.end.next_seq);
+        let continued = LogChange::Continued {
+            first_seq: seq,
+            previous_hash: self.spine.end.prev,
+        };
+        let (mut spine, mut line) = (self.spine.clone(), Vec::new());
+        if spine.append_own(&mut line, now, &continued).is_err() {
+            return Ok(());
+        }
+        match self.store.rotate(&line, seq) {
+            Ok(()) => {
+                self.spine = spine;
+                self.file_began_ms = now;
+                self.rotation_failed = None;
+                self.head_due = true;
+            }
+            Err(fault) => {
+                tracing::error!(code = fault.code(), %fault, "the audit trail goes on in the same file");
+                self.rotation_failed = Some(Instant::now());
+            }
+        }
         Ok(())
     }
 
     /// Tries until it works; `false` if it did not and nobody is left to wait for.
     fn until_done(&mut self, attempt: impl Fn(&mut Self) -> Result<(), StoreFault>) -> bool {
         loop {
-            match attempt(self) {
+            self.progress.set_busy(true);
+            let done = attempt(self);
+            self.progress.set_busy(false);
+            match done {
                 Ok(()) => {
                     self.settle();
                     return true;
@@ -315,7 +286,7 @@ impl<S: Store> Writer<S> {
             target
         };
         self.reopen_at = Some(target);
-        if self.progress.durable.load(Ordering::Acquire) >= target {
+        if self.progress.durable() >= target {
             self.reopen_at = None;
             self.progress.recover();
         }
@@ -334,8 +305,6 @@ struct Gone(Arc<Progress>);
 
 impl Drop for Gone {
     fn drop(&mut self) {
-        let _state = self.0.state();
-        self.0.gone.store(true, Ordering::Release);
-        self.0.changed.notify_all();
+        self.0.set_gone();
     }
 }

@@ -1,4 +1,5 @@
-//! A writer that is killed at any moment: whatever `flush` said is on disk is there, in order, and the trail goes on.
+//! A writer that is killed at any moment, between files and between days too: whatever `flush`, `durable` or `commit`
+//! said is on disk is there, in order, and the trail goes on.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -11,30 +12,51 @@ mod common;
 use std::{
     env,
     io::{BufRead, BufReader, Write},
-    path::PathBuf,
+    path::Path,
     process::{Command, Stdio},
+    sync::Arc,
     thread,
     time::Duration,
 };
 
-use common::{SOON, numbers, record};
-use outgate_audit::{AuditLog, verify};
+use common::{DAY, NOW, SOON, numbers, options_at, record, verify};
+use outgate_audit::{AuditLog, Rotation};
+use outgate_clock::FakeClock;
 use outgate_journey::record::AuditSink;
 
 const DIR: &str = "OUTGATE_TEST_AUDIT_DIR";
 const FIRST: &str = "OUTGATE_TEST_FIRST";
+const ROUND: u64 = 1_000_000;
+
+fn open(dir: &Path, clock: &Arc<FakeClock>) -> AuditLog {
+    let rotation = Rotation {
+        size: Some(20_000),
+        age: None,
+    };
+    AuditLog::open(dir, options_at(clock, rotation)).unwrap()
+}
 
 #[test]
 #[ignore = "the child of what_was_acknowledged_survives_a_kill"]
 fn child_that_writes_until_killed() {
-    let log = AuditLog::open(&PathBuf::from(env::var(DIR).unwrap())).unwrap();
+    let clock = Arc::new(FakeClock::at(NOW));
     let first: u64 = env::var(FIRST).unwrap().parse().unwrap();
-    let flusher = log.clone();
-    let (send, flushed) = std::sync::mpsc::sync_channel::<u64>(1);
+    let round = first / ROUND;
+    clock.advance(DAY * u32::try_from(round * 100).unwrap());
+    let log = open(Path::new(&env::var(DIR).unwrap()), &clock);
+    let waiter = log.clone();
+    let (send, waiting) = std::sync::mpsc::sync_channel::<u64>(1);
     // Acknowledges beside the load, so that a kill finds a batch under way.
     thread::spawn(move || {
-        for number in flushed {
-            flusher.flush(SOON).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        for number in waiting {
+            match round % 2 {
+                0 => waiter.flush(SOON).unwrap(),
+                _ => runtime.block_on(waiter.durable(SOON)).unwrap(),
+            }
             let mut out = std::io::stdout().lock();
             writeln!(out, "acknowledged {number}").unwrap();
             out.flush().unwrap();
@@ -46,6 +68,9 @@ fn child_that_writes_until_killed() {
         if number % 64 == 0 {
             thread::sleep(Duration::from_micros(300));
         }
+        if number % 200 == 0 {
+            clock.advance(DAY);
+        }
     }
 }
 
@@ -53,8 +78,8 @@ fn child_that_writes_until_killed() {
 fn what_was_acknowledged_survives_a_kill() {
     let dir = tempfile::tempdir().unwrap();
     let mut expected: Vec<u64> = Vec::new();
-    for round in 0..8_u64 {
-        let first = round * 1_000_000;
+    for round in 0..10_u64 {
+        let first = round * ROUND;
         let mut child = Command::new(env::current_exe().unwrap())
             .args([
                 "--exact",
@@ -84,7 +109,7 @@ fn what_was_acknowledged_survives_a_kill() {
         if let Some(later) = lines.map_while(Result::ok).filter_map(acknowledged).last() {
             last = later;
         }
-        verify(dir.path(), |_| {}).unwrap();
+        verify(dir.path()).unwrap();
         let found = numbers(dir.path());
         let (before, this_round) = found.split_at(expected.len());
         assert_eq!(before, expected, "round {round}");
@@ -101,6 +126,9 @@ fn what_was_acknowledged_survives_a_kill() {
         );
         expected = found;
     }
-    drop(AuditLog::open(dir.path()).unwrap());
-    assert_eq!(verify(dir.path(), |_| {}).unwrap().torn_bytes, 0);
+    let clock = Arc::new(FakeClock::at(NOW));
+    drop(open(dir.path(), &clock));
+    let report = verify(dir.path()).unwrap();
+    assert_eq!(report.torn_bytes, 0);
+    assert!(report.files > 3 && report.heads > 3, "{report:?}");
 }

@@ -8,19 +8,20 @@
 
 mod common;
 
-use common::record;
+use common::decision;
 use outgate_audit::to_ocsf;
 use outgate_journey::{
     denial::DenyCode,
     policy::CredentialName,
-    record::{DecisionRecord, Ending, Entry, Verdict},
+    record::{AuditEvent, DecisionRecord, Ending, Entry, Verdict},
     session::SessionId,
 };
 use serde_json::{Value, json};
 use std::time::Duration;
 
 fn event(record: &DecisionRecord) -> Value {
-    serde_json::to_value(to_ocsf(record)).unwrap()
+    let event = AuditEvent::Decision(Box::new(record.clone()));
+    serde_json::to_value(to_ocsf(&event)).unwrap()
 }
 
 #[test]
@@ -120,7 +121,7 @@ fn verdict_and_ending_decide_action_disposition_and_status() {
         ),
     ];
     for (verdict, ending, action, disposition, status, severity, code) in cases {
-        let mut record = record(0);
+        let mut record = decision(0);
         (record.verdict, record.ending) = (verdict, ending);
         let event = event(&record);
         let case = format!("{verdict:?} {ending:?}");
@@ -172,7 +173,7 @@ fn entry_method_and_verdict_decide_class_and_activity() {
         ),
     ];
     for (entry, method, verdict, class, activity) in cases {
-        let mut record = record(0);
+        let mut record = decision(0);
         (record.entry, record.verdict, record.method) = (entry, verdict, method.map(str::to_owned));
         let event = event(&record);
         let case = format!("{entry:?} {method:?} {verdict:?}");
@@ -183,6 +184,12 @@ fn entry_method_and_verdict_decide_class_and_activity() {
         assert_eq!(
             event["activity_name"].as_str(),
             (activity == 99).then_some("PROPFIND"),
+            "{case}"
+        );
+        let listed = method.filter(|_| class == 4002 && activity != 99);
+        assert_eq!(
+            event["http_request"]["http_method"].as_str(),
+            listed,
             "{case}"
         );
     }

@@ -18,8 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{SOON, numbers, record};
-use outgate_audit::{AuditError, AuditLog, verify};
+use common::{SOON, numbers, open, options, record, verify};
+use outgate_audit::{AuditError, AuditLog};
 use outgate_journey::{inject::AuditGate, record::AuditSink};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -47,7 +47,7 @@ fn child(script: &str, test: &str, dir: &Path) -> Command {
 }
 
 fn fills_up_and_recovers(dir: &Path, make_room: impl FnOnce()) {
-    let log = AuditLog::open(dir).unwrap();
+    let log = open(dir);
     assert!(log.is_writable());
     let mut written = 0;
     let started = Instant::now();
@@ -56,6 +56,10 @@ fn fills_up_and_recovers(dir: &Path, make_room: impl FnOnce()) {
         written += 1;
         assert!(started.elapsed() < SOON, "the store never filled up");
         thread::sleep(Duration::from_micros(200));
+        // No more may pile up than there will be room for, however slow the machine is.
+        while log.pending() > 50 && log.is_writable() {
+            thread::sleep(Duration::from_micros(200));
+        }
     }
     for _ in 0..100 {
         log.record(record(written));
@@ -76,7 +80,7 @@ fn fills_up_and_recovers(dir: &Path, make_room: impl FnOnce()) {
     log.record(record(written));
     log.close(SOON).unwrap();
     assert_eq!(numbers(dir), (0..=written).collect::<Vec<_>>());
-    verify(dir, |_| {}).unwrap();
+    verify(dir).unwrap();
 }
 
 #[test]
@@ -118,7 +122,51 @@ fn child_on_a_small_disk() {
 }
 
 #[test]
+#[ignore = "the child of a_folder_that_becomes_read_only_closes_the_gate_and_loses_nothing"]
+fn child_in_a_folder_that_becomes_read_only() {
+    let dir = PathBuf::from(env::var(DIR).unwrap()).join("audit");
+    let mount = |arguments: &[&str]| {
+        let status = Command::new(arguments[0])
+            .args(&arguments[1..])
+            .arg(&dir)
+            .status();
+        assert!(status.unwrap().success(), "{arguments:?}");
+    };
+    let log = open(&dir);
+    log.record(record(0));
+    log.flush(SOON).unwrap();
+    mount(&["mount", "--bind", dir.to_str().unwrap()]);
+    mount(&["mount", "-o", "remount,bind,ro"]);
+    log.record(record(1));
+    eventually("closed", || !log.is_writable());
+    log.record(record(2));
+    mount(&["umount"]);
+    eventually("open again", || log.is_writable());
+    log.close(SOON).unwrap();
+    assert_eq!(numbers(&dir), [0, 1, 2]);
+    verify(&dir).unwrap();
+    // And where it is so from the beginning, nothing starts.
+    mount(&["mount", "--bind", dir.to_str().unwrap()]);
+    mount(&["mount", "-o", "remount,bind,ro"]);
+    let refused = AuditLog::open(&dir, options());
+    assert!(
+        matches!(refused, Err(AuditError::Io { .. } | AuditError::State(_))),
+        "{refused:?}"
+    );
+    fs::write(env::var("OUTGATE_TEST_DONE").unwrap(), "done").unwrap();
+}
+
+#[test]
 fn a_full_disk_closes_the_gate_and_loses_nothing() {
+    on_a_disk_of_its_own("child_on_a_small_disk");
+}
+
+#[test]
+fn a_folder_that_becomes_read_only_closes_the_gate_and_loses_nothing() {
+    on_a_disk_of_its_own("child_in_a_folder_that_becomes_read_only");
+}
+
+fn on_a_disk_of_its_own(test: &str) {
     let possible = Command::new("unshare")
         .args(["-Urm", "true"])
         .output()
@@ -129,10 +177,10 @@ fn a_full_disk_closes_the_gate_and_loses_nothing() {
          namespaces (kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)"
     );
     let dir = tempfile::tempdir().unwrap();
-    let done = tempfile::tempdir().unwrap().keep();
-    let done_file = done.join("done");
+    let done = tempfile::tempdir().unwrap();
+    let done_file = done.path().join("done");
     let script = format!("mount -t tmpfs -o size=512k,mode=0700 none \"${DIR}\" &&");
-    let inner = child(&script, "child_on_a_small_disk", dir.path());
+    let inner = child(&script, test, dir.path());
     let status = Command::new("unshare")
         .arg("-Urm")
         .arg(inner.get_program())
@@ -143,13 +191,12 @@ fn a_full_disk_closes_the_gate_and_loses_nothing() {
         .unwrap();
     assert!(status.success());
     assert!(done_file.exists(), "the child did not run to its end");
-    fs::remove_dir_all(done).unwrap();
 }
 
 #[test]
 fn a_file_that_is_taken_away_closes_the_gate_until_it_is_back() {
     let dir = tempfile::tempdir().unwrap();
-    let log = AuditLog::open(dir.path()).unwrap();
+    let log = open(dir.path());
     log.record(record(0));
     log.flush(SOON).unwrap();
     let (file, away) = (log.path().to_owned(), dir.path().join("away"));
@@ -184,7 +231,7 @@ fn a_file_that_is_cut_or_added_to_closes_the_gate() {
     ];
     for (says, damage) in cases {
         let dir = tempfile::tempdir().unwrap();
-        let log = AuditLog::open(dir.path()).unwrap();
+        let log = open(dir.path());
         log.record(record(0));
         log.flush(SOON).unwrap();
         let whole = fs::read(log.path()).unwrap();
@@ -211,7 +258,7 @@ fn fault_says(log: &AuditLog, says: &str) {
 #[test]
 fn a_closed_log_keeps_its_gate_closed_and_still_writes() {
     let dir = tempfile::tempdir().unwrap();
-    let log = AuditLog::open(dir.path()).unwrap();
+    let log = open(dir.path());
     let other = log.clone();
     log.close(SOON).unwrap();
     assert!(!other.is_writable());

@@ -14,9 +14,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use common::{numbers, write};
+use common::{numbers, open, options, verify, write};
 use outgate_audit::{
-    AuditError, AuditLog, HEAD_FILE, Problem, RECORDS_FILE, VerifyError, show, verify,
+    AuditError, AuditLog, HEAD_FILE, Problem, RECORDS_FILE, VerifyError, VerifyOptions, show,
 };
 
 fn trail(records: u64) -> (tempfile::TempDir, PathBuf) {
@@ -46,7 +46,7 @@ fn put(file: &Path, lines: &[String]) {
 }
 
 fn finding(dir: &Path) -> (Option<u64>, Problem) {
-    match verify(dir, |_| {}) {
+    match verify(dir) {
         Err(VerifyError::Broken { line, problem, .. }) => (line, problem),
         other => panic!("{other:?}"),
     }
@@ -56,7 +56,8 @@ fn finding(dir: &Path) -> (Option<u64>, Problem) {
 fn an_untouched_trail_verifies_and_the_report_says_how_far_it_goes() {
     let (dir, file) = trail(7);
     let mut told = 0;
-    let report = verify(dir.path(), |bytes| told = bytes).unwrap();
+    let options = VerifyOptions::default();
+    let report = outgate_audit::verify(dir.path(), &options, |bytes| told = bytes).unwrap();
     assert_eq!(
         (report.records, report.last_seq, report.head_seq),
         (8, 7, Some(7))
@@ -67,7 +68,7 @@ fn an_untouched_trail_verifies_and_the_report_says_how_far_it_goes() {
     );
     assert!(report.first.is_some() && report.last_hash.len() == 64 && report.log_id.len() == 32);
     assert_eq!(told, fs::metadata(&file).unwrap().len());
-    assert_eq!(verify(&file, |_| {}).unwrap(), report);
+    assert_eq!(verify(&file).unwrap(), report);
     assert_eq!(numbers(dir.path()), (0..7).collect::<Vec<_>>());
 }
 
@@ -237,7 +238,7 @@ fn the_head_file_can_be_missing_for_a_lone_file_only() {
     let (dir, file) = trail(4);
     fs::remove_file(dir.path().join(HEAD_FILE)).unwrap();
     assert_eq!(finding(dir.path()), (None, Problem::HeadMissing));
-    assert_eq!(verify(&file, |_| {}).unwrap().head_seq, None);
+    assert_eq!(verify(&file).unwrap().head_seq, None);
     fs::write(dir.path().join(HEAD_FILE), "{}").unwrap();
     assert_eq!(finding(dir.path()), (None, Problem::HeadMalformed));
 }
@@ -248,7 +249,7 @@ fn errors_name_file_line_and_sequence() {
     let mut all = lines(&file);
     all[3] = all[3].replace("/v1/items/2", "/v1/items/9");
     put(&file, &all);
-    let error = verify(dir.path(), |_| {}).unwrap_err();
+    let error = verify(dir.path()).unwrap_err();
     assert_eq!(error.code(), "edited");
     assert_eq!(
         error.to_string(),
@@ -265,7 +266,7 @@ fn opening_again_continues_the_chain() {
     write(dir.path(), 3..3);
     write(dir.path(), 3..8);
     assert_eq!(numbers(dir.path()), (0..8).collect::<Vec<_>>());
-    assert_eq!(verify(dir.path(), |_| {}).unwrap().records, 9);
+    assert_eq!(verify(dir.path()).unwrap().records, 9);
 }
 
 #[test]
@@ -274,19 +275,19 @@ fn opening_a_long_file_reads_its_end_only_and_continues() {
     assert!(fs::metadata(&file).unwrap().len() > 512 * 1024);
     write(dir.path(), 1500..1503);
     assert_eq!(numbers(dir.path()), (0..1503).collect::<Vec<_>>());
-    verify(dir.path(), |_| {}).unwrap();
+    verify(dir.path()).unwrap();
 }
 
 #[test]
 fn a_log_is_written_by_one_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
-    let log = AuditLog::open(dir.path()).unwrap();
+    let log = open(dir.path());
     assert!(matches!(
-        AuditLog::open(dir.path()),
+        AuditLog::open(dir.path(), options()),
         Err(AuditError::InUse(_))
     ));
     drop(log);
-    AuditLog::open(dir.path()).unwrap();
+    open(dir.path());
 }
 
 #[test]
@@ -299,16 +300,13 @@ fn a_torn_last_line_is_set_aside_and_recorded() {
         let mut bytes = fs::read(&file).unwrap();
         bytes.extend_from_slice(torn);
         fs::write(&file, &bytes).unwrap();
-        assert_eq!(
-            verify(dir.path(), |_| {}).unwrap().torn_bytes,
-            torn.len() as u64
-        );
+        assert_eq!(verify(dir.path()).unwrap().torn_bytes, torn.len() as u64);
         write(dir.path(), 0..0);
         assert_eq!(
             fs::read(dir.path().join(format!("audit.torn-{}", n + 1))).unwrap(),
             torn
         );
-        assert_eq!(verify(dir.path(), |_| {}).unwrap().torn_bytes, 0);
+        assert_eq!(verify(dir.path()).unwrap().torn_bytes, 0);
         assert!(
             lines(&file)
                 .last()
@@ -353,7 +351,7 @@ fn what_does_not_verify_is_not_continued_and_not_touched() {
         tamper(dir.path(), &mut all);
         put(&file, &all);
         let before = fs::read(&file).unwrap();
-        match AuditLog::open(dir.path()) {
+        match AuditLog::open(dir.path(), options()) {
             Err(AuditError::Damaged(found)) => assert_eq!(found.code(), code, "{what}"),
             other => panic!("{what}: {other:?}"),
         }
@@ -366,11 +364,11 @@ fn a_removed_file_of_records_is_not_founded_again_beside_its_head() {
     let (dir, file) = trail(5);
     fs::remove_file(&file).unwrap();
     assert!(matches!(
-        AuditLog::open(dir.path()),
+        AuditLog::open(dir.path(), options()),
         Err(AuditError::Damaged(_))
     ));
     assert!(matches!(
-        verify(dir.path(), |_| {}),
+        verify(dir.path()),
         Err(VerifyError::Broken { .. })
     ));
 }
@@ -379,10 +377,10 @@ fn a_removed_file_of_records_is_not_founded_again_beside_its_head() {
 fn a_link_or_a_directory_in_the_place_of_the_file_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     symlink("/dev/null", dir.path().join(RECORDS_FILE)).unwrap();
-    assert!(AuditLog::open(dir.path()).is_err());
+    assert!(AuditLog::open(dir.path(), options()).is_err());
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join(RECORDS_FILE)).unwrap();
-    assert!(AuditLog::open(dir.path()).is_err());
+    assert!(AuditLog::open(dir.path(), options()).is_err());
 }
 
 #[test]

@@ -82,6 +82,9 @@ impl<'a> Case<'a> {
             | DenyCode::TokenExpired
             | DenyCode::SessionMismatch
             | DenyCode::SessionRevoked
+            | DenyCode::SessionIdle
+            | DenyCode::SessionLifetime
+            | DenyCode::KillSwitch
             | DenyCode::NameNotResolved
             | DenyCode::ServerNameMissing
             | DenyCode::ServerNameMismatch
@@ -96,6 +99,7 @@ impl<'a> Case<'a> {
             | DenyCode::CredentialUnavailable
             | DenyCode::CredentialOverPlaintext
             | DenyCode::AuditUnavailable
+            | DenyCode::DenylistStale
             | DenyCode::UpstreamUnreachable
             | DenyCode::UpstreamTlsFailed
             | DenyCode::UpstreamTimeout

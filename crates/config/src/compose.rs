@@ -10,7 +10,7 @@ use std::{
 
 use outgate_journey::{
     name::HostPattern,
-    policy::{CredentialName, CredentialSource, Policy, Port, Posture, Rule},
+    policy::{CredentialName, CredentialSource, Port, Posture, Rule},
 };
 
 pub use crate::flag::AdditionProblem;
@@ -118,8 +118,10 @@ impl Config {
         base: Option<Self>,
         additions: &Additions<'_>,
     ) -> Result<Composed, AdditionProblems> {
-        let base = base.unwrap_or_else(Self::without_file);
+        let mut base = base.unwrap_or_else(Self::without_file);
+        let unused = base.for_a_run()?;
         let mut run = Run::new(base, additions)?;
+        run.notes.extend(unused);
         let credentials = run.read_credentials();
         let allowed = run.read_allowed();
         run.check_posture();
@@ -293,13 +295,7 @@ impl<'a> Run<'a> {
                 used.hosts.extend(places.map(|place| place.to_string()));
             }
         }
-        let policy = &self.base.policy;
-        let policy = Policy::new(
-            rules,
-            policy.deny_set().clone(),
-            *policy.session_limits(),
-            policy.token_headers().to_vec(),
-        );
+        let policy = std::mem::take(&mut self.base.policy).with_rules(rules);
         let mut warnings = std::mem::take(&mut self.base.warnings);
         // A run opens sockets of its own, and what the file does not let out something else may.
         let is_idle = |code| match code {

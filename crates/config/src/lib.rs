@@ -4,6 +4,8 @@
 //!
 //! Text → spanned tree (`yaml`, `node`) → the file as written (`read`, `file`, which is also the schema) → `check`.
 //!
+//! On a gateway that follows a control plane, its file and what the control plane gave make one [`Config`] (`follow`).
+//!
 //! For `outgate run` a file, flags and known services make one [`Config`] (`compose`, `service`); what was denied or
 //! seen under it is turned back into lines of a file (`advice`, `draft`).
 
@@ -15,14 +17,21 @@ mod compose;
 mod draft;
 mod file;
 mod flag;
+mod follow;
+mod listen;
 mod node;
+mod operator;
 mod preamble;
 mod problem;
 mod read;
 mod scalar;
 mod secrecy;
 mod service;
+mod session;
 mod shape;
+mod trail;
+mod unused;
+mod url;
 mod view;
 mod write;
 mod yaml;
@@ -32,20 +41,31 @@ use std::{
     io::Read as _,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use outgate_journey::{
     address::AddressExceptions,
     name::HostName,
-    policy::{CredentialName, CredentialSource, InjectionForm, Policy, Posture},
+    policy::{CredentialName, CredentialSource, InjectionForm, NamedPolicy, Policy, Posture},
+    session::PolicyName,
 };
 
 pub use advice::{Advice, Edit, advise};
 pub use compose::{AdditionProblem, AdditionProblems, Additions, Composed, CredentialUse};
 pub use draft::Draft;
+pub use follow::MAX_DOCUMENT_BYTES;
+pub use listen::{ControlListen, ControlPlane, Listen, OperatorListen, TlsFiles};
+pub use operator::{
+    ClaimScopes, OperatorConfig, OperatorOidc, OperatorToken, Quotas, RevocationWebhook, Scope,
+    WebhookKey,
+};
 pub use problem::{Problem, Problems};
 pub use service::{FoundService, Service, ServiceDestination, Services, known_services};
+pub use session::{Algorithm, Introspection, IssuerKeys, Sessions, TrustedIssuer};
+pub use trail::{AuditConfig, Export, ExportTarget, Rotation};
+pub use url::WebUrl;
 
 /// Files above this size, in bytes, are refused.
 pub const MAX_FILE_BYTES: usize = 4 << 20;
@@ -53,15 +73,17 @@ pub const MAX_FILE_BYTES: usize = 4 << 20;
 /// A valid configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where guests connect.
+    /// Where guests connect, and where operators and other gateways do.
     pub listen: Listen,
     /// Where the gateway keeps its state; `None`: the platform's place.
     pub state_dir: Option<PathBuf>,
     /// Where each upstream credential comes from. Paths are resolved against the file's folder.
     pub credentials: BTreeMap<CredentialName, CredentialSource>,
-    /// What is let out. Its deny-set knows no listeners yet: see [`Policy::for_listeners`].
+    /// What is let out; nothing, if that comes from a control plane which was not heard yet. Its deny-set knows no listeners yet: see [`Policy::for_listeners`].
     pub policy: Policy,
-    /// Session tokens.
+    /// What sessions can be confined to, which the policy knows too.
+    pub policies: BTreeMap<PolicyName, NamedPolicy>,
+    /// Session tokens and the sessions that they prove.
     pub sessions: Sessions,
     /// Where names are looked up.
     pub resolver: ResolverConfig,
@@ -71,41 +93,22 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Where the audit trail is written; `None`: below the state directory.
     pub audit_dir: Option<PathBuf>,
+    /// How the audit trail is kept, and where its records are sent.
+    pub audit: AuditConfig,
+    /// Who may operate the gateway over the network, and how many sessions there may be.
+    pub operator: OperatorConfig,
+    /// The control plane that this gateway follows.
+    pub control: Option<ControlPlane>,
     /// The posture of destinations that name none; `None` is `auto`. The rules of the policy have theirs already.
     pub posture: Option<Posture>,
     /// Services whose keys `outgate run` finds in the environment.
     pub services: Services,
     /// What is valid but probably not meant.
     pub warnings: Vec<Problem>,
-}
-
-/// Where guests connect.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listen {
-    /// Sockets of the explicit proxy; none if the file does not say, which is enough for `outgate run`. Port 0 lets the
-    /// kernel choose.
-    pub proxy: Vec<SocketAddr>,
-    /// Connections open at once, over all listeners; at least 1.
-    pub max_connections: usize,
-}
-
-impl Listen {
-    /// Connections open at once, where nothing is said.
-    const MAX_CONNECTIONS: usize = 10_000;
-
-    const fn nowhere() -> Self {
-        Self {
-            proxy: Vec::new(),
-            max_connections: Self::MAX_CONNECTIONS,
-        }
-    }
-}
-
-/// Session tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sessions {
-    /// A token's life, 1 second to 60 minutes.
-    pub ttl: Duration,
+    /// See [`Config::shared_document`].
+    document: Arc<str>,
+    /// Files with secrets that the file named and the rest of this does not, see [`Config::secret_files`].
+    withheld: Vec<PathBuf>,
 }
 
 /// Where names are looked up.
@@ -117,14 +120,6 @@ pub struct ResolverConfig {
     pub hosts: HashMap<HostName, Vec<IpAddr>>,
     /// Deployment-wide exceptions to the deny-set, which the policy has too.
     pub exceptions: AddressExceptions,
-}
-
-impl Default for Sessions {
-    fn default() -> Self {
-        Self {
-            ttl: Duration::from_secs(30 * 60),
-        }
-    }
 }
 
 /// How upstreams are verified.
@@ -197,21 +192,7 @@ impl Config {
     /// # Errors
     /// All problems of the file; one with the code `unreadable` if it cannot be read.
     pub fn load(path: &Path) -> Result<Self, Problems> {
-        let name = path.display().to_string();
-        let mut bytes = Vec::new();
-        let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX);
-        std::fs::File::open(path)
-            // One byte over the limit is enough to see that the file is too large.
-            .and_then(|file| file.take(limit.saturating_add(1)).read_to_end(&mut bytes))
-            .map_err(|error| Problems::unreadable(&name, &error.to_string()))?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            if error.as_bytes().len() > MAX_FILE_BYTES {
-                Problems::too_large(&name)
-            } else {
-                Problems::unreadable(&name, &format!("byte {at} is not UTF-8"))
-            }
-        })?;
+        let (name, text) = read_file(path)?;
         // A relative path with no parent has "" as its folder, which joins to the working directory.
         Self::parse(&name, &text, path.parent().unwrap_or(Path::new("")))
     }
@@ -233,17 +214,23 @@ impl Config {
             state_dir: None,
             credentials: BTreeMap::new(),
             policy: Policy::default(),
+            policies: BTreeMap::new(),
             sessions: Sessions::default(),
             resolver: ResolverConfig::default(),
             upstream: Upstream::default(),
             timeouts: Timeouts::default(),
             audit_dir: None,
+            audit: AuditConfig::default(),
+            operator: OperatorConfig::default(),
+            control: None,
             posture: None,
             services: Services {
                 known: true,
                 extra: Vec::new(),
             },
             warnings: Vec::new(),
+            document: file::nothing_shared().into(),
+            withheld: Vec::new(),
         }
     }
 
@@ -272,6 +259,12 @@ impl Config {
                 "listen.max_connections",
                 self.listen.max_connections != next.listen.max_connections,
             ),
+            (
+                "listen.operator",
+                self.listen.operator != next.listen.operator,
+            ),
+            ("listen.control", self.listen.control != next.listen.control),
+            ("control", self.control != next.control),
             ("state_dir", self.state_dir != next.state_dir),
             ("audit.dir", self.audit_dir != next.audit_dir),
         ]
@@ -279,6 +272,26 @@ impl Config {
         .filter_map(|(key, differs)| differs.then_some(key))
         .collect()
     }
+}
+
+/// The name of a file, for problems, and its text.
+fn read_file(path: &Path) -> Result<(String, String), Problems> {
+    let name = path.display().to_string();
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX);
+    std::fs::File::open(path)
+        // One byte over the limit is enough to see that the file is too large.
+        .and_then(|file| file.take(limit.saturating_add(1)).read_to_end(&mut bytes))
+        .map_err(|error| Problems::unreadable(&name, &error.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        if error.as_bytes().len() > MAX_FILE_BYTES {
+            Problems::too_large(&name, MAX_FILE_BYTES)
+        } else {
+            Problems::unreadable(&name, &format!("byte {at} is not UTF-8"))
+        }
+    })?;
+    Ok((name, text))
 }
 
 /// The JSON Schema (2020-12) of the file, made from the structs that parse it.

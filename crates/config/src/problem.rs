@@ -73,12 +73,21 @@ impl Problems {
         )
     }
 
-    pub(crate) fn too_large(name: &str) -> Self {
+    pub(crate) fn too_large(name: &str, limit: usize) -> Self {
         Self::whole_file(
             name,
             "file_too_large",
-            "the file is larger than 4 MiB".to_owned(),
+            format!("the file is larger than {} MiB", limit >> 20),
             "split the policy over several gateways",
+        )
+    }
+
+    pub(crate) fn no_control(name: &str) -> Self {
+        Self::whole_file(
+            name,
+            "no_control_plane",
+            "the file names no control plane, and a policy came from one".to_owned(),
+            "add `control: { url: https://…, ca: ca.pem, certificate: gateway.crt, key: gateway.key }`",
         )
     }
 

@@ -131,9 +131,12 @@ fn describe(kind: &Kind, place: Place<'_>, mut path: KeyPath) -> Problem {
 }
 
 fn may_be_secret(key: &str, known: &[&str], path: &KeyPath) -> bool {
-    let inside_credential =
-        path.0.len() > 2 && path.0.first() == Some(&Step::Key("credentials".to_owned()));
-    inside_credential && similar(key, known).is_none()
+    let is = |step: Option<&Step>, name: &str| matches!(step, Some(Step::Key(key)) if key == name);
+    let (_, parents) = path.0.split_last().unwrap_or((&Step::Index(0), &[]));
+    let says_where = parents.len() > 1 && is(parents.first(), "credentials")
+        || is(parents.last(), "client_secret")
+        || is(parents.first(), "audit") && parents.iter().any(|step| is(Some(step), "headers"));
+    says_where && similar(key, known).is_none()
 }
 
 fn what_is(node: &Node) -> &'static str {

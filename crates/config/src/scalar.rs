@@ -26,6 +26,17 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     }
 }
 
+/// The text of a duration, in the largest unit that it has a whole number of.
+pub(crate) fn duration_text(duration: Duration) -> String {
+    let (seconds, milliseconds) = (duration.as_secs(), duration.as_millis());
+    match seconds {
+        0 => format!("{milliseconds}ms"),
+        seconds if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
+        seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        seconds => format!("{seconds}s"),
+    }
+}
+
 /// `120/min`.
 pub(crate) fn rate(text: &str) -> Option<Rate> {
     let (number, unit) = number_and_rest(text)?;

@@ -29,7 +29,49 @@ pub(crate) fn secret_lines(root: &Node) -> HashSet<usize> {
     for service in extra.iter().flat_map(|node| node.items()) {
         add_service(service, &mut lines);
     }
+    add_elsewhere(root, &mut lines);
+    add_urls(root, &mut lines);
     lines
+}
+
+/// Keys beside a secret's place at which nobody would write it.
+const HARMLESS: [&str; 6] = ["name", "scopes", "tenant", "ca", "client_id", "cache"];
+
+/// Operators, webhooks, exports and introspection: each says in which file a secret is.
+fn add_elsewhere(root: &Node, lines: &mut HashSet<usize>) {
+    let below = |first: &str, second: &str| {
+        let node = root.entry(first)?.value.entry(second)?;
+        Some(node.value.items())
+    };
+    let lists = [
+        ("operator", "tokens"),
+        ("operator", "webhooks"),
+        ("audit", "export"),
+    ];
+    let entries = lists
+        .iter()
+        .filter_map(|(first, second)| below(first, second))
+        .flatten();
+    let issuers = below("sessions", "issuers").unwrap_or_default().iter();
+    let asked = issuers.filter_map(|issuer| Some(&issuer.entry("introspection")?.value));
+    for entry in entries.chain(asked).flat_map(Node::entries) {
+        if !HARMLESS.contains(&entry.key.as_str()) {
+            lines.insert(entry.key_at.line);
+            add_lines(&entry.value, lines);
+        }
+    }
+}
+
+/// A password in a URL.
+fn add_urls(node: &Node, lines: &mut HashSet<usize>) {
+    let has_user = |text: &str| text.contains("://") && text.contains('@');
+    if node.text().is_some_and(has_user) {
+        lines.insert(node.at.line);
+    }
+    let entries = node.entries().iter().map(|entry| &entry.value);
+    for inner in node.items().iter().chain(entries) {
+        add_urls(inner, lines);
+    }
 }
 
 fn add_inject(destination: &Node, is_known: &dyn Fn(&str) -> bool, lines: &mut HashSet<usize>) {

@@ -560,3 +560,51 @@ resolver: { allow: [0.0.0.0/0] }";
     assert_eq!(codes(&[]).len(), 2);
     assert_eq!(codes(&["a.test".to_owned()]), ["range_very_wide"]);
 }
+
+#[test]
+fn a_run_uses_nothing_of_operators_and_hides_their_files_all_the_same() {
+    let text = include_str!("files/every-key.yaml");
+    let file = Config::parse("outgate.yaml", text, Path::new("/etc/outgate")).unwrap();
+    let files = file.secret_files();
+    let nothing = Additions {
+        allow: &["b.example.org".to_owned()],
+        credentials: &[],
+        posture: None,
+        folder: Path::new("/"),
+        is_set: &|_| false,
+    };
+    let (tripwire, named) = (file.policy.tripwire().copied(), file.policy.named().count());
+    let Composed { config, notes, .. } = Config::compose(Some(file), &nothing).unwrap();
+    assert_eq!(
+        (&config.listen.operator, &config.listen.control),
+        (&None, &None)
+    );
+    assert_eq!(config.operator, Default::default());
+    assert!(config.audit.export.is_empty() && config.sessions.issuers.is_empty());
+    assert_eq!(config.sessions.lifetime, None);
+    assert_eq!(config.secret_files(), files);
+    // What bounds a session bounds the run's too.
+    assert!(tripwire.is_some() && config.policy.tripwire().copied() == tripwire);
+    assert_eq!(config.policy.named().count(), named);
+    let told = "not used by a run, only by `outgate serve`: `listen.operator`, `listen.control`, `operator`, \
+        `sessions.lifetime`, `sessions.issuers`, `audit.export`";
+    assert!(notes.iter().any(|note| note == told), "{notes:?}");
+    let plain = Run {
+        file: Some("destinations: [{ host: a.example.org }]"),
+        ..Run::default()
+    };
+    assert_eq!(plain.compose().notes, [""; 0]);
+}
+
+#[test]
+fn a_run_takes_no_file_that_leaves_its_policy_to_a_control_plane() {
+    let file = Some("control: { url: \"https://c.example.org\", ca: a, certificate: b, key: k }");
+    let refused = Run {
+        file,
+        ..Run::default()
+    }
+    .refused();
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert!(refused[0].starts_with("what the file lets out comes from https://c.example.org"));
+    assert!(refused[0].ends_with("[control_in_run]"), "{refused:?}");
+}

@@ -33,8 +33,23 @@ fn every_example_loads_without_a_warning() {
 
 #[test]
 fn only_an_example_without_a_credential_has_no_ca() {
-    for (name, config) in examples() {
+    let own = examples()
+        .into_iter()
+        .filter(|(_, config)| config.control.is_none());
+    for (name, config) in own {
         assert_eq!(config.needs_ca(), !config.credentials.is_empty(), "{name}");
         assert_eq!(config.needs_ca(), name != "passthrough-only", "{name}");
     }
+}
+
+#[test]
+fn the_following_gateway_takes_what_the_controlling_one_gives() {
+    let examples = examples();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let document = examples["operator"].shared_document();
+    let following = Config::load_following(&folder.join("following.yaml"), document).unwrap();
+    assert_eq!(following.shared_document(), document);
+    assert!(examples["following"].policy.is_empty() && !following.policy.is_empty());
+    assert_eq!(following.sessions, examples["operator"].sessions);
+    assert!(following.needs_ca());
 }

@@ -141,11 +141,9 @@ fn a_service_of_the_file_replaces_the_one_of_its_name() {
 #[test]
 fn without_a_file_everything_is_as_in_the_shortest_file() {
     let file = parse("services: { known: true }");
-    let config = Config {
-        listen: file.listen.clone(),
-        warnings: file.warnings.clone(),
-        ..Config::without_file()
-    };
+    let mut config = Config::without_file();
+    config.listen = file.listen.clone();
+    config.warnings = file.warnings.clone();
     assert_eq!(format!("{config:?}"), format!("{file:?}"));
     assert_eq!(
         Config::without_file().listen.max_connections,

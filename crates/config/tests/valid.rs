@@ -23,6 +23,7 @@ fn parse(text: &str) -> Config {
 
 const FIRST: &str = include_str!("files/first.yaml");
 const EVERY_KEY: &str = include_str!("files/every-key.yaml");
+const FOLLOWING: &str = include_str!("files/following.yaml");
 const DOCUMENT: &str = include_str!("../../../docs/configuration.md");
 
 fn rule<'c>(config: &'c Config, id: &str) -> &'c Rule {
@@ -222,13 +223,26 @@ fn only_keys_that_cannot_be_reloaded_ask_for_a_restart() {
         changed("dir: /var/log/outgate", "dir: /var/log/other"),
         ["audit.dir"]
     );
+    assert_eq!(
+        changed("127.0.0.1:9443", "127.0.0.1:9445"),
+        ["listen.operator"]
+    );
+    assert_eq!(
+        changed("tls/gateways.pem", "tls/other.pem"),
+        ["listen.control"]
+    );
     for (from, to) in [
-        ("idle: 10m", "idle: 11m"),
+        ("response: 10m", "response: 11m"),
         ("ttl: 30m", "ttl: 31m"),
         ("127.0.0.1:5353", "127.0.0.1:5354"),
         ("min_tls: 1.3", "min_tls: 1.2"),
         ("ANTHROPIC_API_KEY", "OTHER_KEY"),
         ("120/min", "121/min"),
+        ("idle: 10m\n", "idle: 9m\n"),
+        ("file: ci.token", "file: other.token"),
+        ("policy: read-only", "policy: one"),
+        ("size: 512MiB", "size: 513MiB"),
+        ("soar.example.org", "other.example.org"),
     ] {
         assert_eq!(changed(from, to), [""; 0], "{from}");
     }
@@ -298,7 +312,7 @@ fn every_documented_example_is_valid() {
 #[test]
 fn the_schema_takes_valid_files_and_refuses_misshapen_ones() {
     let validator = jsonschema::validator_for(&schema()).unwrap();
-    for text in [FIRST, EVERY_KEY] {
+    for text in [FIRST, EVERY_KEY, FOLLOWING] {
         let faults: Vec<_> = validator
             .iter_errors(&as_json(text))
             .map(|e| e.to_string())
@@ -317,6 +331,30 @@ fn the_schema_takes_valid_files_and_refuses_misshapen_ones() {
         ("120/min", "120"),
         ("idle: 10m", "idle: null"),
         ("env: ANTHROPIC_API_KEY", "env: sk-ant-1"),
+        ("address: 127.0.0.1:9443, ", ""),
+        ("\"session:create\"", "\"session:write\""),
+        (
+            "secret_file: soar.secret",
+            "public_key_file: k, secret_file: soar.secret",
+        ),
+        ("algorithms: RS256", "algorithms: HS256"),
+        (
+            "jwks_file: cluster-jwks.json",
+            "jwks_file: a\n      jwks: https://a.example.org",
+        ),
+        (
+            "https://collector.example.org",
+            "http://collector.example.org",
+        ),
+        ("otlp: \"http://127", "webhook: \"http://127"),
+        (
+            "window: 30m, bytes_out: 500MiB, requests: 10000, distinct_destinations: 30, arm",
+            "arm",
+        ),
+        (
+            "operator:\n  tokens",
+            "control: { url: \"https://a.example.org\", ca: a, certificate: b, key: c }\noperator:\n  tokens",
+        ),
     ] {
         let text = EVERY_KEY.replacen(from, to, 1);
         assert_ne!(text, EVERY_KEY, "{from}");

@@ -1,61 +1,63 @@
-//! The command line's side of the operator socket.
+//! The command line's side of the operator's interface: over the gateway's Unix socket, or over TLS with a token from a
+//! file. Every call opens a connection of its own, so that a kill waits behind no other.
+
+mod error;
+mod transport;
 
 use std::{
-    io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header::HOST};
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
+use http::{Method, StatusCode};
+use outgate_journey::limit_text::LimitsText;
+use serde::{Serialize, de::DeserializeOwned};
 
-use crate::operator::{About, CreateSession, CreatedSession, Problem, SessionList};
+pub use self::error::ClientError;
+use crate::operator::{
+    About, AuditRecords, CreateSession, CreatedSession, DenyBody, DenyList, DenyRequest,
+    DenyTargetBody, KillAll, KillSession, KillState, PolicyText, Problem, Quotas, RenewSession,
+    RotatedKey, SessionBody, SessionList, SetQuota, TenantQuotaBody,
+};
 
-/// Why a call to the operator socket failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// Nobody listens there.
-    #[error(
-        "no gateway answers on {path} ({source}); start `outgate serve`, or give its state folder with --state-dir"
-    )]
-    NotRunning {
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
+/// Where a gateway's operators call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// The Unix socket in its state folder.
+    Socket(PathBuf),
+    /// `https://host[:port]`.
+    Https {
+        /// Without a path.
+        url: String,
+        /// Holds the operator's token; readable by nobody else.
+        bearer_file: PathBuf,
+        /// The CA's certificates, in PEM; `None`: those of the system.
+        ca_file: Option<PathBuf>,
     },
-    /// The gateway said no.
-    #[error("{detail} [{code}]")]
-    Refused {
-        /// Stable.
-        code: String,
-        /// For people.
-        detail: String,
-    },
-    /// The gateway did not answer as it should.
-    #[error("the gateway's answer could not be read: {0}")]
-    Broken(String),
 }
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The audit trail may be large.
+const VERIFY_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// A gateway's operator socket.
+/// A caller.
 #[derive(Debug, Clone)]
 pub struct OperatorClient {
-    socket: PathBuf,
+    endpoint: Endpoint,
 }
 
 impl OperatorClient {
-    /// A client for the socket at this path.
+    /// A caller of the socket at this path.
     #[must_use]
     pub fn new(socket: &Path) -> Self {
-        Self {
-            socket: socket.to_owned(),
-        }
+        Self::at(Endpoint::Socket(socket.to_owned()))
+    }
+
+    /// A caller of this endpoint.
+    #[must_use]
+    pub const fn at(endpoint: Endpoint) -> Self {
+        Self { endpoint }
     }
 
     /// Creates a session.
@@ -63,9 +65,22 @@ impl OperatorClient {
     /// # Errors
     /// [`ClientError`].
     pub async fn create(&self, wanted: &CreateSession) -> Result<CreatedSession, ClientError> {
-        let body =
-            serde_json::to_vec(wanted).map_err(|error| ClientError::Broken(error.to_string()))?;
-        read(&self.call(Method::POST, "/v1/sessions", body).await?)
+        self.exchange(Method::POST, "/v1/sessions", Some(wanted))
+            .await
+    }
+
+    /// Gives a session a fresh token.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn renew(
+        &self,
+        id: &str,
+        ttl_seconds: Option<u64>,
+    ) -> Result<CreatedSession, ClientError> {
+        let path = format!("/v1/sessions/{}/renew", segment(id));
+        self.exchange(Method::POST, &path, Some(&RenewSession { ttl_seconds }))
+            .await
     }
 
     /// Lists the sessions.
@@ -73,15 +88,15 @@ impl OperatorClient {
     /// # Errors
     /// [`ClientError`].
     pub async fn list(&self) -> Result<SessionList, ClientError> {
-        read(&self.call(Method::GET, "/v1/sessions", Vec::new()).await?)
+        self.get("/v1/sessions").await
     }
 
-    /// What a workload needs to know.
+    /// Shows a session.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn about(&self) -> Result<About, ClientError> {
-        read(&self.call(Method::GET, "/v1/gateway", Vec::new()).await?)
+    pub async fn show(&self, id: &str) -> Result<SessionBody, ClientError> {
+        self.get(&format!("/v1/sessions/{}", segment(id))).await
     }
 
     /// Ends a session.
@@ -89,61 +104,263 @@ impl OperatorClient {
     /// # Errors
     /// [`ClientError`].
     pub async fn end(&self, id: &str) -> Result<(), ClientError> {
-        self.call(Method::DELETE, &format!("/v1/sessions/{id}"), Vec::new())
-            .await
-            .map(drop)
+        self.order(
+            Method::DELETE,
+            &format!("/v1/sessions/{}", segment(id)),
+            NOTHING,
+        )
+        .await
     }
 
-    async fn call(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, ClientError> {
-        let exchange = self.exchange(method, path, body);
-        let (status, body) = tokio::time::timeout(TIMEOUT, exchange)
+    /// Ends a session as a revocation.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn kill(&self, id: &str, reason: Option<&str>) -> Result<(), ClientError> {
+        let reason = reason.map(str::to_owned);
+        let path = format!("/v1/sessions/{}/kill", segment(id));
+        self.order(Method::POST, &path, Some(&KillSession { reason }))
             .await
-            .map_err(|_| ClientError::Broken(format!("none within {} s", TIMEOUT.as_secs())))??;
-        if status.is_success() {
-            return Ok(body);
-        }
-        let problem: Problem = read(&body)?;
-        Err(ClientError::Refused {
-            code: problem.code,
-            detail: problem.detail,
-        })
     }
 
-    async fn exchange(
+    /// Sets a session's limits.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn set_limits(
+        &self,
+        id: &str,
+        limits: &LimitsText,
+    ) -> Result<SessionBody, ClientError> {
+        let path = format!("/v1/sessions/{}/limits", segment(id));
+        self.exchange(Method::PUT, &path, Some(limits)).await
+    }
+
+    /// Lists what is denied.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn denylist(&self) -> Result<DenyList, ClientError> {
+        self.get("/v1/denylist").await
+    }
+
+    /// Denies a session, a token or a subject.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn deny(&self, wanted: &DenyRequest) -> Result<DenyBody, ClientError> {
+        self.exchange(Method::POST, "/v1/denylist", Some(wanted))
+            .await
+    }
+
+    /// Takes an entry off the denylist.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn undeny(&self, target: &DenyTargetBody) -> Result<(), ClientError> {
+        let parts = [
+            ("session", &target.session),
+            ("token", &target.token),
+            ("issuer", &target.issuer),
+            ("subject", &target.subject),
+        ];
+        let query: Vec<_> = parts
+            .iter()
+            .filter_map(|(name, value)| Some(format!("{name}={}", segment(value.as_deref()?))))
+            .collect();
+        let path = format!("/v1/denylist?{}", query.join("&"));
+        self.order(Method::DELETE, &path, NOTHING).await
+    }
+
+    /// Says whether the kill switch is on.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn kill_state(&self) -> Result<KillState, ClientError> {
+        self.get("/v1/kill").await
+    }
+
+    /// Pulls the kill switch.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn kill_all(&self, reason: &str) -> Result<KillState, ClientError> {
+        let reason = reason.to_owned();
+        self.exchange(Method::POST, "/v1/kill", Some(&KillAll { reason }))
+            .await
+    }
+
+    /// Lifts the kill switch.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn lift(&self) -> Result<KillState, ClientError> {
+        self.exchange(Method::DELETE, "/v1/kill", NOTHING).await
+    }
+
+    /// Shows the quotas.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn quotas(&self) -> Result<Quotas, ClientError> {
+        self.get("/v1/quotas").await
+    }
+
+    /// Sets a tenant's quota; `None`: back to the configured one.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn set_quota(
+        &self,
+        tenant: &str,
+        sessions: Option<u32>,
+    ) -> Result<TenantQuotaBody, ClientError> {
+        let path = format!("/v1/quotas/{}", segment(tenant));
+        self.exchange(Method::PUT, &path, Some(&SetQuota { sessions }))
+            .await
+    }
+
+    /// Rotates the signing key.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn rotate_keys(&self) -> Result<RotatedKey, ClientError> {
+        self.exchange(Method::POST, "/v1/keys/rotate", NOTHING)
+            .await
+    }
+
+    /// The public keys, as a JWK set.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn jwks(&self) -> Result<serde_json::Value, ClientError> {
+        self.get("/v1/jwks").await
+    }
+
+    /// What a workload needs to know.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn about(&self) -> Result<About, ClientError> {
+        self.get("/v1/gateway").await
+    }
+
+    /// The configuration in force.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn policy(&self) -> Result<PolicyText, ClientError> {
+        self.get("/v1/policy").await
+    }
+
+    /// Takes the configuration file over.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn reload(&self) -> Result<(), ClientError> {
+        self.order(Method::POST, "/v1/policy/reload", NOTHING).await
+    }
+
+    /// Verifies the audit trail: the report.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn audit_verify(&self) -> Result<serde_json::Value, ClientError> {
+        let call = self.call(Method::GET, "/v1/audit/verify", NOTHING, VERIFY_TIMEOUT);
+        read(&call.await?)
+    }
+
+    /// Reads records of the audit trail.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn audit_records(
+        &self,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<AuditRecords, ClientError> {
+        let after = after.map(|seq| format!("after={seq}&")).unwrap_or_default();
+        self.get(&format!("/v1/audit/records?{after}limit={limit}"))
+            .await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.exchange(Method::GET, path, NOTHING).await
+    }
+
+    async fn exchange<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
-        body: Vec<u8>,
-    ) -> Result<(StatusCode, Bytes), ClientError> {
-        let stream =
-            UnixStream::connect(&self.socket)
+        body: Option<&impl Serialize>,
+    ) -> Result<T, ClientError> {
+        read(&self.call(method, path, body, TIMEOUT).await?)
+    }
+
+    async fn order(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<(), ClientError> {
+        self.call(method, path, body, TIMEOUT).await.map(drop)
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+        within: Duration,
+    ) -> Result<Bytes, ClientError> {
+        let body = body.map(serde_json::to_vec).transpose();
+        let body = body.map_err(|error| ClientError::Broken(error.to_string()))?;
+        let exchange = transport::exchange(&self.endpoint, method, path, body);
+        let seconds = within.as_secs();
+        let (status, body): (StatusCode, Bytes) =
+            tokio::time::timeout(within, exchange)
                 .await
-                .map_err(|source| ClientError::NotRunning {
-                    path: self.socket.clone(),
-                    source,
-                })?;
-        let broken = |error: &dyn std::fmt::Display| ClientError::Broken(error.to_string());
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| broken(&e))?;
-        tokio::spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, "operator")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|e| broken(&e))?;
-        let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
-        let status = response.status();
-        let body = response
-            .into_body()
-            .collect()
-            .await
-            .map_err(|e| broken(&e))?;
-        Ok((status, body.to_bytes()))
+                .map_err(|_| ClientError::Broken(format!("none within {seconds} s")))??;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let problem: Problem = read(&body).map_err(|_| ClientError::Broken(status.to_string()))?;
+        Err(ClientError::Refused {
+            code: problem.code,
+            detail: problem.detail,
+            status: status.as_u16(),
+            in_effect: problem.in_effect,
+            request_id: problem.request_id,
+        })
     }
 }
 
+const NOTHING: Option<&()> = None;
+
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ClientError> {
     serde_json::from_slice(body).map_err(|error| ClientError::Broken(error.to_string()))
+}
+
+/// Percent-encodes all but unreserved characters (RFC 3986 section 2.3), so that no text leads to another route.
+fn segment(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b':' | b'@') {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_cannot_lead_to_another_route() {
+        assert_eq!(segment("s_1-a"), "s_1-a");
+        assert_eq!(segment("../kill?x=1#é"), "..%2Fkill%3Fx%3D1%23%C3%A9");
+    }
 }

@@ -2,6 +2,5 @@
 //! so. Nothing here is reachable from a guest-facing listener.
 
 pub mod client;
-pub mod journal;
 pub mod operator;
 pub mod sessions;

@@ -1,319 +1,252 @@
-//! The operator's door: HTTP/JSON on a Unix socket that only the gateway's own user can open. Two locks: the socket
-//! file is 0600 in a 0700 folder, and every connection's peer must have the gateway's user id. Small on purpose:
-//! sessions, the public keys, and what a workload needs to know.
+//! The operator's door: an HTTP/JSON interface on listeners of its own, which no guest-facing listener leads to.
+//!
+//! Two ways in: a Unix socket that only the gateway's own user can open (the file is 0600 in a 0700 folder, and the
+//! kernel names every peer), and, where it is configured, TLS with a bearer token or an identity provider's. It runs on
+//! a thread of its own, so that a flooded data plane cannot starve it, and it keeps room for one more caller and for
+//! calls that revoke, so that neither can a flood of its own.
+//!
+//! One place decides who may call what, and records it (`visit`); handlers only act. What is privileged is on disk in
+//! the audit trail before it is acknowledged, and refused where it cannot be written. A revocation acts first: it takes
+//! effect whatever the audit trail says, and the answer then says that it could not be recorded.
+
+mod answer;
+mod body;
+mod call;
+mod code;
+mod door;
+mod identity;
+mod intake;
+mod lane;
+mod openapi;
+mod problem;
+mod query;
+mod route;
+mod routes;
+mod scope;
+mod seats;
+mod secret_file;
+mod settings;
+mod spare;
+mod text;
+mod thread;
+mod visit;
+mod webhook;
 
 use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
+    fmt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use outgate_journey::session::{SessionId, UnixSeconds};
-use outgate_session::{KeyRing, new_session_id};
-use serde::{Deserialize, Serialize};
-use tokio::net::{UnixListener, UnixStream};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use futures_util::future::BoxFuture;
+use outgate_clock::Clock;
+use outgate_journey::{
+    record::{AuditEvent, SessionRecord},
+    session::{PolicyName, UnixSeconds},
+};
+use outgate_session::KeyRing;
+use tokio::sync::Semaphore;
 
-use crate::sessions::{SessionView, Sessions};
+pub(crate) use self::secret_file::read as read_secret_file;
+pub use self::{
+    body::{
+        About, AuditRecordBody, AuditRecords, CreateSession, CreatedSession, DenyBody, DenyList,
+        DenyRequest, DenyTargetBody, Health, KillAll, KillSession, KillState, PolicyText, Quotas,
+        RenewSession, RotatedKey, SessionBody, SessionEndBody, SessionList, SessionStateBody,
+        SetQuota, TenantQuotaBody, WebhookAction, WebhookAnswer, WebhookCall,
+    },
+    code::{ErrorCode, codes_table},
+    door::{SocketFile, bind_unix},
+    openapi::{openapi, routes_table},
+    problem::Problem,
+    scope::Scope,
+    settings::{
+        ClaimsVerifier, OidcSettings, OperatorSettings, SettingsError, TokenSettings,
+        WebhookKeyFile, WebhookSettings,
+    },
+    thread::{Doors, OperatorThread, TlsDoor},
+};
+use self::{
+    lane::{Creations, Lane, Refusals},
+    route::Route,
+    settings::Loaded,
+};
+use crate::sessions::Sessions;
 
-/// The largest request body, in bytes.
-const MAX_BODY: usize = 64 * 1024;
-/// How long a client may take to send a head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-const MAX_LABELS: usize = 32;
-const MAX_LABEL_LENGTH: usize = 256;
-
-/// `POST /v1/sessions`.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CreateSession {
-    /// Life of the token, in seconds; at most and by default the configured one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ttl_seconds: Option<u64>,
-    /// Free-form labels.
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
-}
-
-/// The answer: the one time that the token is shown.
-#[derive(Serialize, Deserialize)]
-pub struct CreatedSession {
-    /// The session.
-    pub id: String,
-    /// Its token.
-    pub token: String,
-    /// When the token ends, seconds since 1970.
-    pub expires: u64,
-}
-
-/// `GET /v1/sessions`.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct SessionList {
-    /// The newest first.
-    pub sessions: Vec<SessionView>,
-}
-
-/// `GET /v1/gateway`: what a workload's environment is made of.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct About {
-    /// The sockets of the explicit proxy.
-    pub proxy: Vec<std::net::SocketAddr>,
-    /// The CA's certificate, where something is bumped.
-    pub ca: Option<PathBuf>,
-    /// The system's roots and the CA.
-    pub bundle: Option<PathBuf>,
-    /// The variables in which workloads look for their keys: where the gateway's own credentials come from.
-    pub token_variables: Vec<String>,
-}
-
-/// An answer that is no success (RFC 9457).
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Problem {
-    /// Stable.
-    pub code: String,
-    /// For people.
-    pub detail: String,
-}
-
-/// What the door opens to.
-pub struct Operator {
+/// What the interface works on.
+pub struct OperatorParts {
     /// The sessions.
     pub sessions: Arc<Sessions>,
     /// The signing keys.
     pub keys: Arc<KeyRing>,
-    /// The longest life of a token; may change with the configuration.
-    pub ttl: Box<dyn Fn() -> Duration + Send + Sync>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where calls are recorded.
+    pub audit: Arc<dyn AuditTrail>,
+    /// What was recorded.
+    pub records: Arc<dyn AuditReader>,
+    /// The gateway around it.
+    pub host: Arc<dyn GatewayHost>,
+}
+
+/// The audit trail, as the interface needs it.
+pub trait AuditTrail: Send + Sync {
+    /// Whether a record can be expected to be written.
+    fn is_writable(&self) -> bool;
+
+    /// Writes a record. When this is done, it is on disk for good.
+    fn commit(&self, event: AuditEvent) -> BoxFuture<'_, Result<(), AuditUnavailable>>;
+
+    /// Takes a record that nobody waits for. Never blocks.
+    fn note(&self, event: AuditEvent);
+}
+
+/// A record could not be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the audit trail cannot be written")]
+pub struct AuditUnavailable;
+
+/// The audit trail, to read. Both block on files.
+pub trait AuditReader: Send + Sync {
+    /// Verifies the trail; the report, as JSON.
+    ///
+    /// # Errors
+    /// Why it cannot be read, for the record. A trail that was tampered with is a report, not an error.
+    fn verify(&self) -> Result<serde_json::Value, String>;
+
+    /// At most `limit` records behind `after`, the oldest first: sequence number, and the line as it is on disk.
+    ///
+    /// # Errors
+    /// Why they cannot be read, for the record.
+    fn records(&self, after: Option<u64>, limit: usize) -> Result<Vec<(u64, String)>, String>;
+}
+
+/// The gateway, as the interface needs it.
+pub trait GatewayHost: Send + Sync {
     /// What workloads need to know.
-    pub about: Box<dyn Fn() -> About + Send + Sync>,
-    /// The clock.
-    pub now: fn() -> UnixSeconds,
+    fn about(&self) -> About;
+
+    /// The text of the configuration in force. Blocks on files.
+    ///
+    /// # Errors
+    /// Why it cannot be shown, for the record.
+    fn policy_text(&self) -> Result<String, String>;
+
+    /// Whether sessions may be confined to a policy of this name.
+    fn has_policy(&self, name: &PolicyName) -> bool;
+
+    /// Takes the configuration file over, as a whole or not at all. Blocks on files.
+    ///
+    /// # Errors
+    /// Why not, for the operator: without secrets.
+    fn reload(&self) -> Result<(), String>;
+
+    /// Whether this gateway issues sessions. One that follows a control plane does not: it ends and denies alone.
+    fn issues_sessions(&self) -> bool {
+        true
+    }
+
+    /// How long a token lives, at most and unless less is asked for.
+    fn ttl(&self) -> Duration;
 }
 
-/// Binds the socket. A socket file that nobody listens on is replaced; the caller holds the state folder's lock.
-///
-/// # Errors
-/// The path and why.
-pub fn bind(path: &Path) -> io::Result<UnixListener> {
-    let explain =
-        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(explain(error)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).map_err(explain)?;
-    rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(0o600))
-        .map_err(|e| explain(e.into()))?;
-    Ok(listener)
+/// The interface.
+pub struct OperatorApi {
+    parts: OperatorParts,
+    routes: Vec<Route>,
+    loaded: ArcSwap<Loaded>,
+    tls: ArcSwapOption<rustls::ServerConfig>,
+    lane: Lane,
+    creations: Creations,
+    refusals: Refusals,
+    /// One verification of the audit trail at a time.
+    verifying: Arc<Semaphore>,
+    /// Webhooks of before are refused: what was answered to them is not known any more.
+    began: UnixSeconds,
+    id_prefix: String,
+    next_id: AtomicU64,
 }
 
-/// Removes the socket file when the gateway ends.
-pub struct SocketFile(pub PathBuf);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-impl Operator {
-    /// Serves until the future is dropped.
-    pub async fn serve(self: Arc<Self>, listener: UnixListener) {
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    tokio::spawn(Arc::clone(&self).serve_connection(stream));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "operator socket: accept failed");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
-        }
-    }
-
-    async fn serve_connection(self: Arc<Self>, stream: UnixStream) {
-        let own = rustix::process::geteuid().as_raw();
-        match stream.peer_cred() {
-            Ok(peer) if peer.uid() == own => {}
-            peer => {
-                tracing::warn!(?peer, "operator socket: refused another user");
-                return;
-            }
-        }
-        let service = service_fn(move |request| {
-            let operator = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(operator.answer(request).await) }
-        });
-        let served = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service)
-            .await;
-        if let Err(error) = served {
-            tracing::debug!(%error, "operator socket: connection ended");
-        }
-    }
-
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let (parts, body) = request.into_parts();
-        let segments: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
-        let result = match (&parts.method, segments.as_slice()) {
-            (&Method::POST, ["v1", "sessions"]) => self.create(body).await,
-            (&Method::GET, ["v1", "sessions"]) => Ok(json(
-                StatusCode::OK,
-                &SessionList {
-                    sessions: self.sessions.list((self.now)()),
-                },
-            )),
-            (&Method::DELETE, ["v1", "sessions", id]) => self.end(id).await,
-            (&Method::GET, ["v1", "gateway"]) => Ok(json(StatusCode::OK, &(self.about)())),
-            (&Method::GET, ["v1", "jwks"]) => Ok(json(StatusCode::OK, &self.keys.jwks())),
-            _ => Err(problem(StatusCode::NOT_FOUND, "not_found", "no such route")),
-        };
-        result.unwrap_or_else(|response| *response)
-    }
-
-    async fn create(self: &Arc<Self>, body: Incoming) -> Result<Response<Full<Bytes>>, Refused> {
-        let body = read_body(body).await?;
-        let wanted: CreateSession = if body.is_empty() {
-            CreateSession::default()
-        } else {
-            serde_json::from_slice(&body).map_err(|error| {
-                problem(StatusCode::BAD_REQUEST, "invalid_body", &error.to_string())
-            })?
-        };
-        let ttl = self.check(&wanted)?;
-        let operator = Arc::clone(self);
-        let created = tokio::task::spawn_blocking(move || {
-            let (id, now) = (new_session_id(), (operator.now)());
-            let minted = operator
-                .keys
-                .mint(&id, ttl, now)
-                .map_err(|error| error.to_string())?;
-            let created = operator
-                .sessions
-                .create(&id, wanted.labels, minted.expires, now);
-            created.map_err(|error| error.to_string())?;
-            Ok::<_, String>(CreatedSession {
-                id: id.as_str().to_owned(),
-                token: minted.token.expose().to_owned(),
-                expires: minted.expires.0,
-            })
-        });
-        match flatten(created.await) {
-            Ok(created) => Ok(json(StatusCode::CREATED, &created)),
-            Err(detail) => Err(problem(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "not_stored",
-                &detail,
-            )),
-        }
-    }
-
-    fn check(&self, wanted: &CreateSession) -> Result<Duration, Refused> {
-        let bad = |detail: &str| Err(problem(StatusCode::BAD_REQUEST, "invalid_body", detail));
-        let longest = (self.ttl)();
-        let ttl = wanted.ttl_seconds.map_or(longest, Duration::from_secs);
-        if ttl.is_zero() || ttl > longest {
-            return bad(&format!(
-                "ttl_seconds: 1 to {} (sessions.ttl)",
-                longest.as_secs()
-            ));
-        }
-        let too_long = |text: &String| text.len() > MAX_LABEL_LENGTH;
-        if wanted.labels.len() > MAX_LABELS
-            || wanted
-                .labels
-                .iter()
-                .any(|(k, v)| too_long(k) || too_long(v))
-        {
-            return bad(&format!(
-                "labels: at most {MAX_LABELS}, of at most {MAX_LABEL_LENGTH} bytes"
-            ));
-        }
-        Ok(ttl)
-    }
-
-    async fn end(self: &Arc<Self>, id: &str) -> Result<Response<Full<Bytes>>, Refused> {
-        let Some(id) = SessionId::parse(id).filter(|id| self.sessions.is_known(id)) else {
-            return Err(problem(
-                StatusCode::NOT_FOUND,
-                "unknown_session",
-                "no session of this gateway has this id",
-            ));
-        };
-        let operator = Arc::clone(self);
-        let ended = tokio::task::spawn_blocking(move || {
-            operator
-                .sessions
-                .end(&id, (operator.now)())
-                .map_err(|error| error.to_string())
-        });
-        match flatten(ended.await) {
-            Ok(()) => Ok(Response::builder()
-                .status(StatusCode::NO_CONTENT)
-                .body(Full::default())
-                .unwrap_or_default()),
-            Err(detail) => {
-                let detail = format!(
-                    "the session is cut, but would be valid again after a restart: {detail}"
-                );
-                Err(problem(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "not_stored",
-                    &detail,
-                ))
-            }
-        }
+impl fmt::Debug for OperatorApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OperatorApi").finish_non_exhaustive()
     }
 }
 
-type Refused = Box<Response<Full<Bytes>>>;
+impl OperatorApi {
+    /// An interface that is not served yet. Reads the files that the settings name.
+    ///
+    /// # Errors
+    /// [`SettingsError`] names the file and what is wrong with it.
+    pub fn new(
+        parts: OperatorParts,
+        settings: OperatorSettings,
+    ) -> Result<Arc<Self>, SettingsError> {
+        let loaded = Loaded::read(settings, None)?;
+        let began = parts.clock.unix();
+        Ok(Arc::new(Self {
+            parts,
+            routes: route::all(),
+            loaded: ArcSwap::from_pointee(loaded),
+            tls: ArcSwapOption::empty(),
+            lane: Lane::default(),
+            creations: Creations::default(),
+            refusals: Refusals::default(),
+            verifying: Arc::new(Semaphore::new(1)),
+            began,
+            id_prefix: random_prefix(),
+            next_id: AtomicU64::new(1),
+        }))
+    }
 
-fn flatten<T>(result: Result<Result<T, String>, tokio::task::JoinError>) -> Result<T, String> {
-    result.unwrap_or_else(|error| Err(error.to_string()))
-}
+    /// Takes other settings over, as a whole or not at all, for every call from here on. Reads the files that they
+    /// name, so a token that was taken out of its file is refused afterwards.
+    ///
+    /// # Errors
+    /// [`SettingsError`]; then those before stay in force.
+    pub fn replace(&self, settings: OperatorSettings) -> Result<(), SettingsError> {
+        let before = self.loaded.load();
+        let loaded = Loaded::read(settings, Some(&before.webhooks))?;
+        self.loaded.store(Arc::new(loaded));
+        Ok(())
+    }
 
-async fn read_body(body: Incoming) -> Result<Bytes, Refused> {
-    match tokio::time::timeout(HEAD_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(_)) => Err(problem(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "body_too_large",
-            "at most 64 KiB",
-        )),
-        Err(_) => Err(problem(
-            StatusCode::REQUEST_TIMEOUT,
-            "timeout",
-            "the body did not arrive in time",
-        )),
+    /// Presents another certificate from the next connection on.
+    pub fn replace_tls(&self, tls: &rustls::ServerConfig) {
+        let mut tls = tls.clone();
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        self.tls.store(Some(Arc::new(tls)));
+    }
+
+    fn settings(&self) -> arc_swap::Guard<Arc<Loaded>> {
+        self.loaded.load()
+    }
+
+    fn note_session(&self, record: SessionRecord) {
+        self.parts.audit.note(AuditEvent::Session(Box::new(record)));
+    }
+
+    fn next_request_id(&self) -> String {
+        let number = self.next_id.fetch_add(1, Ordering::Relaxed);
+        format!("{}-{number:x}", self.id_prefix)
     }
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
-    let body = serde_json::to_vec(value).unwrap_or_default();
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        http::HeaderValue::from_static("application/json"),
-    );
-    response
+/// Eight characters that tell this process's request ids from those of another.
+fn random_prefix() -> String {
+    let mut bytes = [0; 4];
+    // Ids are no secret: where the random source fails they are merely not unique across restarts.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn problem(status: StatusCode, code: &str, detail: &str) -> Refused {
-    Box::new(json(
-        status,
-        &Problem {
-            code: code.to_owned(),
-            detail: detail.to_owned(),
-        },
-    ))
+/// Where the document of the interface is kept in the source tree, relative to its root.
+#[must_use]
+pub fn openapi_path() -> &'static Path {
+    Path::new("schema/openapi.json")
 }

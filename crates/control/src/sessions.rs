@@ -1,299 +1,217 @@
-//! Decides whether a session still is: the denylist, and the signal that cuts what a session has open. Ending a
-//! session is on disk before it is acknowledged, in memory before that call returns, and wakes every tunnel and
-//! stream that holds the session's signal.
+//! Decides whether a session still is. Ending one, denying and the kill switch take effect in memory first, before
+//! anything is waited for: from then on the session is refused, and whatever it has open holds a signal that was
+//! given. Only then it goes to disk, and only then the caller is told that it is done.
+//!
+//! Time is judged on a line that never runs back ([`timeline`]), so a wall clock that is set back stretches nothing,
+//! and neither does a restart. A session that was idle or lived for too long is over for good.
+//!
+//! Looking a session up takes no lock across an await, no allocation and no disk.
+
+mod activity;
+mod denials;
+mod endings;
+mod error;
+mod follow;
+mod judge;
+mod live;
+mod operate;
+mod quotas;
+mod restore;
+mod revoke;
+mod save;
+mod standing;
+mod timeline;
+mod view;
 
 use std::{
     collections::BTreeMap,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, AtomicUsize},
+    },
+    time::Duration,
 };
 
-use dashmap::{DashMap, DashSet};
-use outgate_journey::session::{Denylist, SessionId, UnixSeconds};
-use serde::{Deserialize, Serialize};
-use tokio_util::sync::CancellationToken;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use dashmap::DashMap;
+use outgate_clock::Clock;
+use outgate_journey::session::{SessionEnd, SessionId, Terms, TokenClaims, UnixSeconds};
+use tokio::sync::watch;
 
-use crate::journal::{Entry, Journal, JournalError};
+pub use outgate_store::{
+    DenyEntry, DenyTarget, KillSwitch, ReadOnlyStore, SessionStore, SqliteStore, StoreError,
+};
 
-/// A session as the operator sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionView {
-    /// Its id.
-    pub id: String,
-    /// Seconds since 1970.
-    pub created: u64,
-    /// When its token ends, seconds since 1970.
-    pub expires: u64,
-    /// Whether it was ended by the operator.
-    pub ended: bool,
-    /// The operator's labels.
-    pub labels: BTreeMap<String, String>,
+pub use self::{
+    activity::Activity,
+    error::RegistryError,
+    follow::{DenylistSnapshot, EndedSession},
+    quotas::{QuotasView, TenantQuota},
+    view::{EndView, SessionState, SessionView},
+};
+use self::{
+    denials::Denials, endings::Endings, follow::Followed, live::Live, quotas::Quotas,
+    save::Unsaved, timeline::Timeline,
+};
+
+/// How long sessions may live, and how many there may be. `None`: no bound.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SessionRules {
+    /// A session that does nothing for this long is over (S5).
+    pub idle: Option<Duration>,
+    /// A session is over after this long, whatever it does (S5).
+    pub lifetime: Option<Duration>,
+    /// Live sessions of one tenant.
+    pub sessions_per_tenant: Option<u32>,
+    /// Live sessions that were created here; and, apart from those, as many identities of external issuers.
+    pub sessions: Option<u32>,
 }
 
-/// Every session that this gateway issued or ended.
+/// A session to create.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewSession {
+    /// Its id; never used before.
+    pub id: SessionId,
+    /// Whose.
+    pub tenant: Option<String>,
+    /// The operator's labels.
+    pub labels: BTreeMap<String, String>,
+    /// The container that it is for.
+    pub container: Option<String>,
+    /// What it is given.
+    pub terms: Terms,
+    /// When its first token ends.
+    pub expires: UnixSeconds,
+    /// Who asked for it.
+    pub created_by: String,
+}
+
+type ToldEnd = Box<dyn Fn(&SessionId, SessionEnd) + Send + Sync>;
+type ToldBegin = Box<dyn Fn(&TokenClaims) + Send + Sync>;
+
+/// Every session that this gateway knows, and everything that takes one's standing away.
 pub struct Sessions {
-    /// `None`: in memory only.
-    journal: Option<Mutex<Journal>>,
-    known: DashMap<SessionId, SessionView>,
-    revoked: DashSet<SessionId>,
-    cuts: DashMap<SessionId, Arc<CancellationToken>>,
+    /// `None`: nothing outlives the process.
+    store: Option<Arc<dyn SessionStore>>,
+    rules: ArcSwap<SessionRules>,
+    time: Timeline,
+
+    kill: ArcSwapOption<KillSwitch>,
+    /// Counts the times the switch was put on, and keeps its changes in one order in memory and on disk.
+    kills: Mutex<u64>,
+    endings: Endings,
+    denials: Denials,
+    /// Keeps changes of the denylist and of limits in one order in memory and on disk. Never held across an await.
+    edits: Mutex<()>,
+    /// What the control plane says, on a gateway that follows one.
+    followed: ArcSwapOption<Followed>,
+
+    known: DashMap<SessionId, Arc<Live>>,
+    /// How many of them were never created here, only seen.
+    seen: AtomicUsize,
+    quotas: Quotas,
+
+    version: watch::Sender<u64>,
+    unsaved: Unsaved,
+    /// When times were last saved and endings swept, in seconds on the line.
+    saved_at: AtomicU64,
+    swept_at: AtomicU64,
+    told_end: OnceLock<ToldEnd>,
+    told_begin: OnceLock<ToldBegin>,
+    is_fresh: OnceLock<Box<dyn Fn() -> bool + Send + Sync>>,
 }
 
 impl Sessions {
-    /// Loads the journal. A session that was ended before a restart is ended after it.
+    /// Loads everything that is remembered. What was revoked before is revoked when this returns.
     ///
     /// # Errors
-    /// [`JournalError`]: a gateway that cannot read its denylist must not start.
-    pub fn open(path: &Path, now: UnixSeconds) -> Result<Self, JournalError> {
-        let (journal, entries) = Journal::open(path, now.0)?;
-        let sessions = Self::with(Some(journal));
-        entries.into_iter().for_each(|entry| sessions.apply(entry));
+    /// [`RegistryError::Store`]: a gateway that cannot read its denylist must not start.
+    pub async fn open(
+        store: Arc<dyn SessionStore>,
+        rules: SessionRules,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, RegistryError> {
+        let remembered = store.load().await?;
+        let time = Timeline::new(clock, remembered.floor);
+        let sessions = Self::with(Some(store), rules, time);
+        sessions.restore(remembered);
         Ok(sessions)
     }
 
     /// Sessions that end with this process, and leave nothing on disk.
     #[must_use]
-    pub fn in_memory() -> Self {
-        Self::with(None)
+    pub fn in_memory(clock: Arc<dyn Clock>) -> Self {
+        let time = Timeline::new(clock, outgate_store::Steady::default());
+        Self::with(None, SessionRules::default(), time)
     }
 
-    fn with(journal: Option<Journal>) -> Self {
+    fn with(store: Option<Arc<dyn SessionStore>>, rules: SessionRules, time: Timeline) -> Self {
         Self {
-            journal: journal.map(Mutex::new),
+            store,
+            rules: ArcSwap::from_pointee(rules),
+            time,
+            kill: ArcSwapOption::empty(),
+            kills: Mutex::default(),
+            endings: Endings::default(),
+            denials: Denials::default(),
+            edits: Mutex::default(),
+            followed: ArcSwapOption::empty(),
             known: DashMap::new(),
-            revoked: DashSet::new(),
-            cuts: DashMap::new(),
+            seen: AtomicUsize::new(0),
+            quotas: Quotas::default(),
+            version: watch::Sender::new(0),
+            unsaved: Unsaved::default(),
+            saved_at: AtomicU64::new(0),
+            swept_at: AtomicU64::new(0),
+            told_end: OnceLock::new(),
+            told_begin: OnceLock::new(),
+            is_fresh: OnceLock::new(),
         }
     }
 
-    /// Reads a journal that a running gateway may be writing to, without changing it.
-    ///
-    /// # Errors
-    /// [`JournalError`].
-    pub fn read(path: &Path, now: UnixSeconds) -> Result<impl Denylist, JournalError> {
-        let ended = Journal::read(path, now.0)?
-            .into_iter()
-            .filter_map(|entry| match entry {
-                Entry::End { id, .. } => SessionId::parse(&id),
-                Entry::Create { .. } => None,
-            });
-        Ok(ReadDenylist(ended.collect()))
+    /// Other rules, from the next look on: a session that is too old by them is over.
+    pub fn set_rules(&self, rules: SessionRules) {
+        self.rules.store(Arc::new(rules));
     }
 
-    fn apply(&self, entry: Entry) {
-        match entry {
-            Entry::Create {
-                id,
-                at,
-                expires,
-                labels,
-            } => {
-                if let Some(key) = SessionId::parse(&id) {
-                    self.known.insert(
-                        key,
-                        SessionView {
-                            id,
-                            created: at,
-                            expires,
-                            ended: false,
-                            labels,
-                        },
-                    );
-                }
-            }
-            Entry::End { id, .. } => {
-                if let Some(key) = SessionId::parse(&id) {
-                    self.revoked.insert(key.clone());
-                    if let Some(mut view) = self.known.get_mut(&key) {
-                        view.ended = true;
-                    }
-                    if let Some((_, cut)) = self.cuts.remove(&key) {
-                        cut.cancel();
-                    }
-                }
-            }
-        }
+    /// Who is told of each session that the clock ended. The first one stays.
+    pub fn on_end(&self, told: impl Fn(&SessionId, SessionEnd) + Send + Sync + 'static) {
+        let _ = self.told_end.set(Box::new(told));
     }
 
-    fn commit(&self, entry: Entry) -> Result<(), JournalError> {
-        self.write(&entry)?;
-        self.apply(entry);
-        Ok(())
+    /// Who is told of each session that was not created here, when it is first seen. The first one stays.
+    pub fn on_begin(&self, told: impl Fn(&TokenClaims) + Send + Sync + 'static) {
+        let _ = self.told_begin.set(Box::new(told));
     }
 
-    fn write(&self, entry: &Entry) -> Result<(), JournalError> {
-        self.journal.as_ref().map_or(Ok(()), |journal| {
-            // A panic while the lock was held left the journal as a failed write would: it is still usable.
-            journal
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .append(entry)
-        })
+    /// Credentials are drawn only while this is true (C7); without it always. Asked for every request. The first one
+    /// stays.
+    pub fn fresh_while(&self, is_fresh: impl Fn() -> bool + Send + Sync + 'static) {
+        let _ = self.is_fresh.set(Box::new(is_fresh));
     }
 
-    /// Records a new session. Blocks on the disk.
-    ///
-    /// # Errors
-    /// [`JournalError::Io`]; then the session does not exist.
-    pub fn create(
-        &self,
-        id: &SessionId,
-        labels: BTreeMap<String, String>,
-        expires: UnixSeconds,
-        now: UnixSeconds,
-    ) -> Result<(), JournalError> {
-        self.commit(Entry::Create {
-            id: id.as_str().to_owned(),
-            at: now.0,
-            expires: expires.0,
-            labels,
-        })
-    }
-
-    /// Ends a session, known or not, and cuts what it has open. Blocks on the disk. Ending it again is no error.
-    ///
-    /// # Errors
-    /// [`JournalError::Io`]; then it is cut and refused all the same until a restart.
-    pub fn end(&self, id: &SessionId, now: UnixSeconds) -> Result<(), JournalError> {
-        let entry = Entry::End {
-            id: id.as_str().to_owned(),
-            at: now.0,
-        };
-        // When in doubt, the session is over: the kill must not wait for a disk.
-        self.apply(entry.clone());
-        self.write(&entry)
-    }
-
-    /// Notes that a session has a token of a later end. In memory: a session whose tokens are renewed by this process
-    /// ends with it.
-    pub fn renew(&self, id: &SessionId, expires: UnixSeconds) {
-        if let Some(mut view) = self.known.get_mut(id) {
-            view.expires = view.expires.max(expires.0);
-        }
-    }
-
-    /// Every session whose token has not run out, the newest first.
+    /// A number that moves with every ending, every change of the denylist, of the kill switch and of a session's
+    /// limits.
     #[must_use]
-    pub fn list(&self, now: UnixSeconds) -> Vec<SessionView> {
-        let mut views: Vec<_> = self
-            .known
-            .iter()
-            .filter(|view| view.expires > now.0)
-            .map(|view| view.clone())
-            .collect();
-        views.sort_by(|a, b| (b.created, &b.id).cmp(&(a.created, &a.id)));
-        views
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
     }
 
-    /// Whether this gateway issued or ended the session.
-    #[must_use]
-    pub fn is_known(&self, id: &SessionId) -> bool {
-        self.known.contains_key(id) || self.revoked.contains(id)
+    fn changed(&self) {
+        self.version.send_modify(|version| *version += 1);
     }
 
-    /// The signal that is given when the session is ended; already given if it was.
-    #[must_use]
-    pub fn cut_signal(&self, id: &SessionId) -> Arc<CancellationToken> {
-        if let Some(cut) = self.cuts.get(id) {
-            return Arc::clone(&cut);
-        }
-        let cut = self.cuts.entry(id.clone()).or_default().clone();
-        // Ended between the look-up and the entry: the signal just made would never be given.
-        if self.revoked.contains(id) {
-            cut.cancel();
-        }
-        cut
+    fn live(&self, id: &SessionId) -> Option<Arc<Live>> {
+        self.known.get(id).map(|live| Arc::clone(&live))
     }
 
-    /// Forgets what is over: run once in a while.
-    pub fn sweep(&self, now: UnixSeconds) {
-        self.known.retain(|_, view| view.expires > now.0);
-        // A signal that nobody waits for can be made anew. A stream may outlive its token, and must still be cut.
-        self.cuts.retain(|_, cut| Arc::strong_count(cut) > 1);
+    /// A copy to go through, so that nobody waits for whoever goes through it.
+    fn lives(&self) -> Vec<Arc<Live>> {
+        self.known.iter().map(|live| Arc::clone(&live)).collect()
     }
 }
 
-impl Denylist for Sessions {
-    fn is_revoked(&self, session: &SessionId) -> bool {
-        self.revoked.contains(session)
-    }
-}
-
-/// A denylist as it was when it was read.
-struct ReadDenylist(DashSet<SessionId>);
-
-impl Denylist for ReadDenylist {
-    fn is_revoked(&self, session: &SessionId) -> bool {
-        self.0.contains(session)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: UnixSeconds = UnixSeconds(1_000);
-
-    fn open(dir: &tempfile::TempDir) -> Sessions {
-        Sessions::open(&dir.path().join("sessions.jsonl"), NOW).unwrap()
-    }
-
-    fn id(text: &str) -> SessionId {
-        SessionId::parse(text).unwrap()
-    }
-
-    #[test]
-    fn an_ended_session_stays_ended_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let sessions = open(&dir);
-        sessions
-            .create(&id("a"), BTreeMap::new(), UnixSeconds(2_000), NOW)
-            .unwrap();
-        sessions.end(&id("a"), NOW).unwrap();
-        sessions.end(&id("never-seen"), NOW).unwrap();
-        let restarted = open(&dir);
-        assert!(restarted.is_revoked(&id("a")) && restarted.is_revoked(&id("never-seen")));
-        assert!(restarted.list(NOW)[0].ended);
-        assert!(restarted.cut_signal(&id("a")).is_cancelled());
-    }
-
-    #[test]
-    fn ending_a_session_gives_its_signal_and_no_other() {
-        let dir = tempfile::tempdir().unwrap();
-        let sessions = open(&dir);
-        let (a, b) = (sessions.cut_signal(&id("a")), sessions.cut_signal(&id("b")));
-        sessions.end(&id("a"), NOW).unwrap();
-        assert!(a.is_cancelled() && !b.is_cancelled());
-        assert!(!sessions.is_revoked(&id("b")));
-    }
-
-    #[test]
-    fn a_journal_that_cannot_be_written_still_cuts_the_session() {
-        let dir = tempfile::tempdir().unwrap();
-        let sessions = open(&dir);
-        // A journal opened read-only fails every append, whoever runs the test.
-        let path = dir.path().join("sessions.jsonl");
-        *sessions.journal.as_ref().unwrap().lock().unwrap() = Journal::read_only(&path);
-        assert!(
-            sessions
-                .create(&id("b"), BTreeMap::new(), UnixSeconds(2_000), NOW)
-                .is_err()
-        );
-        assert!(!sessions.is_known(&id("b")));
-        assert!(sessions.end(&id("a"), NOW).is_err());
-        assert!(sessions.is_revoked(&id("a")));
-    }
-
-    #[test]
-    fn the_sweep_forgets_sessions_that_ran_out_but_not_the_denylist() {
-        let dir = tempfile::tempdir().unwrap();
-        let sessions = open(&dir);
-        sessions
-            .create(&id("a"), BTreeMap::new(), UnixSeconds(2_000), NOW)
-            .unwrap();
-        sessions.end(&id("a"), NOW).unwrap();
-        sessions.sweep(UnixSeconds(2_000));
-        assert!(sessions.list(NOW).is_empty());
-        assert!(sessions.is_revoked(&id("a")));
-    }
+/// What these locks guard is whole between any two statements: a panic elsewhere spoils nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

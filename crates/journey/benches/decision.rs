@@ -11,6 +11,7 @@ use std::{
     hint::black_box,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -25,12 +26,13 @@ use outgate_journey::{
     path::PathPattern,
     policy::{
         CredentialName, DestinationLimits, Injection, InjectionForm, Policy, Port, Posture,
-        RequestRule, RequestRules, Rule, RuleId, SessionLimits, TokenDemand, TunnelProtocol,
+        RequestRule, RequestRules, Rule, RuleId, SessionBounds, SessionLimits, TokenDemand,
+        TunnelProtocol,
     },
     resolve::Resolver,
     session::{
-        Denylist, Session, SessionId, TokenClaims, TokenFault, TokenVerifier, UnixSeconds,
-        presented_to_proxy,
+        Denylist, Session, SessionEnd, SessionId, Terms, TokenClaims, TokenFault, TokenOrigin,
+        TokenVerifier, UnixSeconds, presented_to_proxy,
     },
 };
 
@@ -58,8 +60,11 @@ impl TokenVerifier for BarePlane {
 }
 
 impl Denylist for BarePlane {
-    fn is_revoked(&self, session: &SessionId) -> bool {
-        self.ended.contains(session)
+    fn standing(&self, claims: &TokenClaims) -> Result<Option<Arc<SessionLimits>>, SessionEnd> {
+        if self.ended.contains(&claims.session) {
+            return Err(SessionEnd::Ended);
+        }
+        Ok(None)
     }
 }
 
@@ -70,12 +75,12 @@ impl Limits for BarePlane {
         &self,
         _: &Session,
         _: &Destination,
-        _: &SessionLimits,
+        _: &SessionBounds,
     ) -> Result<(), Exceeded> {
         Ok(())
     }
 
-    fn admit_request(&self, _: &Session, _: &Rule, _: &SessionLimits) -> Result<(), Exceeded> {
+    fn admit_request(&self, _: &Session, _: &Rule, _: &SessionBounds) -> Result<(), Exceeded> {
         Ok(())
     }
 }
@@ -193,12 +198,22 @@ fn request_headers(host: &str) -> HeaderMap {
     headers
 }
 
+/// Runs a future that never waits.
+fn finished<F: Future>(future: F) -> F::Output {
+    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => unreachable!("nothing in the journey waits by itself"),
+    }
+}
+
 fn decision(c: &mut Criterion) {
     let plane = BarePlane {
         claims: Arc::new(TokenClaims {
             session: SessionId::parse("s1").unwrap(),
             token_id: "t1".into(),
             expires: UnixSeconds(1_790_000_000),
+            terms: Terms::default(),
+            origin: TokenOrigin::Own,
         }),
         ended: HashSet::from([SessionId::parse("s0").unwrap()]),
     };
@@ -232,11 +247,11 @@ fn decision(c: &mut Criterion) {
             group.bench_function(bench("connection"), |b| {
                 b.iter(|| {
                     let presented = presented_to_proxy(black_box(&proxy));
-                    judge_connection(&plane, &policy, to.clone(), &presented).is_ok()
+                    finished(judge_connection(&plane, &policy, to.clone(), &presented)).is_ok()
                 });
             });
             group.bench_function(bench("request"), |b| {
-                b.iter(|| judge_request(&plane, &policy, black_box(&request)).is_ok());
+                b.iter(|| finished(judge_request(&plane, &policy, black_box(&request))).is_ok());
             });
             group.finish();
         }

@@ -70,6 +70,9 @@ deny_codes! {
     TokenExpired "token_expired" 401 Policy "The session token has expired." "Ask the operator for a fresh token.";
     SessionMismatch "session_mismatch" 403 Policy "Tokens of different sessions were presented." "Use one session's token on a connection.";
     SessionRevoked "session_revoked" 403 Policy "The session was ended." "Nothing can be done from inside the session.";
+    SessionIdle "session_idle" 403 Policy "The session did nothing for too long and has ended." "Ask the operator for another session.";
+    SessionLifetime "session_lifetime" 403 Policy "The session has lived for as long as a session may." "Ask the operator for another session.";
+    KillSwitch "kill_switch" 403 Policy "The operator has stopped all sessions." "Nothing can be done from inside the session.";
     // destination rule
     DestinationNotAllowed "destination_not_allowed" 403 Policy "No rule allows this host." "Ask the operator to add the host under destinations.";
     PortNotAllowed "port_not_allowed" 403 Policy "No rule allows this port of the host." "Use an allowed port, or ask the operator to add it under the destination's ports.";
@@ -100,6 +103,7 @@ deny_codes! {
     CredentialUnavailable "credential_unavailable" 503 Gateway "The credential of this destination is not available." "Ask the operator to check the credential's source.";
     CredentialOverPlaintext "credential_over_plaintext" 403 Policy "A credential is never sent without TLS." "Use https.";
     AuditUnavailable "audit_unavailable" 503 Gateway "The audit trail cannot be written, so nothing is sent." "Ask the operator to check the audit store.";
+    DenylistStale "denylist_stale" 503 Gateway "The gateway cannot tell whether the session was ended, so no credential is attached." "Ask the operator to check the connection to the control plane.";
     // originate
     UpstreamUnreachable "upstream_unreachable" 502 Upstream "The upstream could not be reached." "Try again later.";
     UpstreamTlsFailed "upstream_tls_failed" 502 Upstream "The upstream's certificate or TLS handshake was not accepted." "Ask the operator to check upstream.roots and the upstream's certificate.";

@@ -23,7 +23,7 @@ use crate::{
     resolve::{ResolvedDestination, Resolver, resolve},
     session::{
         Denylist, PresentedToken, Session, TokenVerifier, UnixSeconds, authenticate,
-        check_denylist, presented_to_destination,
+        check_denylist, presented_to_destination, recheck_denylist,
     },
 };
 
@@ -62,7 +62,21 @@ pub trait Plane {
 ///
 /// # Errors
 /// A presented token that is not good is refused, even where none is needed.
-pub fn attribute<P: Plane>(
+pub async fn attribute<P: Plane>(
+    plane: &P,
+    presented: &[PresentedToken<'_>],
+) -> Result<Option<Session>, Denial> {
+    for token in presented {
+        plane.tokens().prepare(&token.text, plane.now()).await;
+    }
+    attribute_known(plane, presented)
+}
+
+/// As [`attribute`], for tokens that need nothing fetched to be verified; others are refused.
+///
+/// # Errors
+/// As [`attribute`].
+pub fn attribute_known<P: Plane>(
     plane: &P,
     presented: &[PresentedToken<'_>],
 ) -> Result<Option<Session>, Denial> {
@@ -97,15 +111,16 @@ impl ConnectionPass {
 ///
 /// # Errors
 /// Whatever the first failing stage says.
-pub fn judge_connection<P: Plane>(
+pub async fn judge_connection<P: Plane>(
     plane: &P,
     policy: &Policy,
     destination: Destination,
     presented: &[PresentedToken<'_>],
 ) -> Result<ConnectionPass, Denial> {
-    let session = attribute(plane, presented)?;
+    let session = attribute(plane, presented).await?;
     let allowed = policy
         .allow(destination)
+        .and_then(|allowed| confined(policy, session.as_ref(), allowed))
         .map_err(|denial| with_session(denial, session.as_ref()))?;
     let rule = allowed.rule();
     let shows_requests = rule.posture == Posture::Bump || rule.plaintext;
@@ -127,7 +142,7 @@ pub async fn judge_dialled_address<P: Plane>(
     dialled: SocketAddr,
     presented: &[PresentedToken<'_>],
 ) -> Result<ConnectionPass, Denial> {
-    let session = attribute(plane, presented)?;
+    let session = attribute(plane, presented).await?;
     let nameless = |why: &'static str| {
         with_session(
             Denial::new(DenyCode::IpLiteral).because(why),
@@ -147,10 +162,24 @@ pub async fn judge_dialled_address<P: Plane>(
         }
     }
     let allowed = found.ok_or_else(|| nameless("no opaque destination has this address"))?;
+    let allowed = confined(policy, session.as_ref(), allowed)
+        .map_err(|denial| with_session(denial, session.as_ref()))?;
     if session.is_none() && allowed.rule().token == TokenDemand::Required {
         return Err(Denial::new(DenyCode::TokenMissing).by(&allowed.rule().id));
     }
     Ok(ConnectionPass { allowed, session })
+}
+
+/// Leaves a session what the policy has that it is confined to.
+fn confined(
+    policy: &Policy,
+    session: Option<&Session>,
+    allowed: AllowedDestination,
+) -> Result<AllowedDestination, Denial> {
+    if let Some(session) = session {
+        policy.confine(session, allowed.rule())?;
+    }
+    Ok(allowed)
 }
 
 /// A name that may be looked up.
@@ -180,15 +209,27 @@ impl NamePass {
 /// # Errors
 /// What [`attribute`] gives, [`DenyCode::HostInvalid`], [`DenyCode::IpLiteral`] or
 /// [`DenyCode::DestinationNotAllowed`].
-pub fn judge_name<P: Plane>(
+pub async fn judge_name<P: Plane>(
     plane: &P,
     policy: &Policy,
     name: &str,
     presented: &[PresentedToken<'_>],
 ) -> Result<NamePass, Denial> {
-    let session = attribute(plane, presented)?;
+    let session = attribute(plane, presented).await?;
     let allowed = identify_name(name)
         .and_then(|host| policy.allow_name(&host))
+        .and_then(|allowed| {
+            let mut refused = None;
+            let kept: Vec<_> = allowed
+                .into_iter()
+                .filter_map(|allowed| {
+                    confined(policy, session.as_ref(), allowed)
+                        .map_err(|denial| refused = Some(denial))
+                        .ok()
+                })
+                .collect();
+            refused.filter(|_| kept.is_empty()).map_or(Ok(kept), Err)
+        })
         .map_err(|denial| with_session(denial, session.as_ref()))?;
     Ok(NamePass { session, allowed })
 }
@@ -229,9 +270,10 @@ pub fn count_connection<P: Plane>(
     session: &Session,
     allowed: &AllowedDestination,
 ) -> Result<<P::Limits as Limits>::Slot, Denial> {
+    let bounds = policy.bounds_of(session);
     plane
         .limits()
-        .admit_connection(session, allowed.destination(), policy.session_limits())
+        .admit_connection(session, allowed.destination(), &bounds)
         .map_err(|exceeded| {
             Denial::from(exceeded)
                 .by(&allowed.rule().id)
@@ -329,11 +371,15 @@ pub fn judge_opening(
 pub fn still_allowed(
     policy: &Policy,
     allowed: &AllowedDestination,
+    session: Option<&Session>,
     upstream: Option<SocketAddr>,
 ) -> Result<(), Denial> {
     let changed = |why: &'static str| Err(Denial::new(DenyCode::PolicyChanged).because(why));
     match policy.allow(allowed.destination().clone()) {
         Err(_) => changed("no rule covers the destination any more"),
+        Ok(now) if confined(policy, session, now.clone()).is_err() => {
+            changed("the session's own policy does not have the destination any more")
+        }
         Ok(now) if !same_treatment(now.rule(), allowed.rule()) => {
             changed("the destination is served differently now")
         }
@@ -373,7 +419,7 @@ pub struct RequestEvidence<'a> {
 ///
 /// # Errors
 /// Whatever the first failing stage says.
-pub fn judge_request<P: Plane>(
+pub async fn judge_request<P: Plane>(
     plane: &P,
     policy: &Policy,
     request: &RequestEvidence<'_>,
@@ -381,7 +427,7 @@ pub fn judge_request<P: Plane>(
     agree_with_destination(request.destination, request.target, request.headers)?;
     judge_upgrade(request)?;
     let allowed = policy.allow(request.destination.clone())?;
-    let (session, presentation) = identify_session(plane, policy, request, allowed.rule())?;
+    let (session, presentation) = identify_session(plane, policy, request, allowed.rule()).await?;
     let known = session.clone();
     admit_request(plane, policy, request, allowed, session, presentation)
         .map_err(|denial| with_session(denial, known.as_ref()))
@@ -404,13 +450,19 @@ fn admit_request<P: Plane>(
     presentation: Presentation,
 ) -> Result<InjectionPlan<<P::Credentials as Credentials>::Lease>, Denial> {
     let permit = authorize(
-        allowed,
+        confined(policy, session.as_ref(), allowed)?,
         request.method,
         request.target.path(),
         request.headers,
     )?;
     let admission = admit(plane.limits(), policy, permit, session)?;
-    plan_injection(plane.credentials(), plane.audit(), admission, presentation)
+    plan_injection(
+        plane.credentials(),
+        plane.audit(),
+        plane.denylist(),
+        admission,
+        presentation,
+    )
 }
 
 /// Only WebSocket is carried behind an `Upgrade` (RFC 6455 section 4.1). `h2c` would hide every later request.
@@ -426,7 +478,7 @@ fn judge_upgrade(request: &RequestEvidence<'_>) -> Result<(), Denial> {
 }
 
 /// Authenticate and denylist for one request: its own token first, else the connection's.
-fn identify_session<P: Plane>(
+async fn identify_session<P: Plane>(
     plane: &P,
     policy: &Policy,
     request: &RequestEvidence<'_>,
@@ -442,7 +494,7 @@ fn identify_session<P: Plane>(
     if url_reveals_token(plane, request.target, rule) {
         return Err(by_rule(DenyCode::TokenInUrl.into()));
     }
-    let own = match attribute(plane, &presented) {
+    let own = match attribute(plane, &presented).await {
         // Where nothing is injected, an Authorization that is no session token is the guest's own and its business.
         Err(denial) if denial.code() == DenyCode::TokenInvalid && rule.injection.is_none() => None,
         // What a fresh token of the same session says of the connection, the guest could say with that token itself:
@@ -453,21 +505,21 @@ fn identify_session<P: Plane>(
         other => other.map_err(by_rule)?,
     };
     // The connection's session is asked again: it may have been ended since.
-    let attributed = match request.attributed {
-        Some(session) if plane.denylist().is_revoked(session.id()) => {
-            return Err(by_rule(
-                Denial::new(DenyCode::SessionRevoked).of(session.id()),
-            ));
-        }
-        // A tunnel outlives its token's lifetime at most until its next request.
-        Some(session) if session.claims().expires <= plane.now() && own.is_none() => {
-            return Err(by_rule(
-                Denial::new(DenyCode::TokenExpired).of(session.id()),
-            ));
-        }
-        attributed => attributed,
-    };
-    if let (Some(own), Some(attributed)) = (&own, attributed)
+    let attributed = request
+        .attributed
+        .map(|session| recheck_denylist(plane.denylist(), session))
+        .transpose()
+        .map_err(by_rule)?;
+    // A tunnel outlives its token's lifetime at most until its next request.
+    if let Some(session) = &attributed
+        && own.is_none()
+        && session.claims().expires <= plane.now()
+    {
+        return Err(by_rule(
+            Denial::new(DenyCode::TokenExpired).of(session.id()),
+        ));
+    }
+    if let (Some(own), Some(attributed)) = (&own, &attributed)
         && own.id() != attributed.id()
     {
         return Err(by_rule(
@@ -476,7 +528,7 @@ fn identify_session<P: Plane>(
     }
     match (own, attributed) {
         (Some(own), _) => Ok((Some(own), Presentation::ByRequest)),
-        (None, Some(attributed)) => Ok((Some(attributed.clone()), Presentation::NotByRequest)),
+        (None, Some(attributed)) => Ok((Some(attributed), Presentation::NotByRequest)),
         (None, None) if rule.token == TokenDemand::Optional => {
             Ok((None, Presentation::NotByRequest))
         }

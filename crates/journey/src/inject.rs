@@ -8,6 +8,7 @@ use crate::{
     destination::Transport,
     limit::Admission,
     policy::{CredentialName, Injection, Rule},
+    session::Denylist,
 };
 
 /// Why a credential cannot be leased.
@@ -100,11 +101,12 @@ pub enum Presentation {
 /// Stage *inject*. An injected destination gets its credential only for a request that presented a token.
 ///
 /// # Errors
-/// [`DenyCode::TokenMissing`], [`DenyCode::CredentialOverPlaintext`], [`DenyCode::AuditUnavailable`] or
-/// [`DenyCode::CredentialUnavailable`].
+/// [`DenyCode::TokenMissing`], [`DenyCode::CredentialOverPlaintext`], [`DenyCode::DenylistStale`],
+/// [`DenyCode::AuditUnavailable`] or [`DenyCode::CredentialUnavailable`].
 pub fn plan_injection<C: Credentials>(
     credentials: &C,
     audit: &impl AuditGate,
+    denylist: &impl Denylist,
     admission: Admission,
     presentation: Presentation,
 ) -> Result<InjectionPlan<C::Lease>, Denial> {
@@ -129,6 +131,10 @@ pub fn plan_injection<C: Credentials>(
     let destination = admission.permit().allowed().destination();
     if destination.transport() == Transport::Plain && !injection.over_plaintext {
         return Err(Denial::new(DenyCode::CredentialOverPlaintext).by(&rule.id));
+    }
+    // A session that was ended elsewhere must not go on drawing credentials because nobody could say so.
+    if !denylist.is_fresh() {
+        return Err(Denial::new(DenyCode::DenylistStale).by(&rule.id));
     }
     if !audit.is_writable() {
         return Err(Denial::new(DenyCode::AuditUnavailable).by(&rule.id));

@@ -5,7 +5,7 @@ use crate::{
     authorize::Permit,
     denial::{Denial, DenyCode},
     destination::Destination,
-    policy::{Policy, Rule, SessionLimits},
+    policy::{Policy, Rule, SessionBounds},
     session::Session,
 };
 
@@ -51,7 +51,7 @@ pub trait Limits {
         &self,
         session: &Session,
         destination: &Destination,
-        limits: &SessionLimits,
+        bounds: &SessionBounds,
     ) -> Result<Self::Slot, Exceeded>;
 
     /// Counts a request of `session` under `rule`.
@@ -62,7 +62,7 @@ pub trait Limits {
         &self,
         session: &Session,
         rule: &Rule,
-        limits: &SessionLimits,
+        bounds: &SessionBounds,
     ) -> Result<(), Exceeded>;
 }
 
@@ -100,7 +100,7 @@ pub fn admit(
     if let Some(session) = &session {
         let rule = permit.allowed().rule();
         limits
-            .admit_request(session, rule, policy.session_limits())
+            .admit_request(session, rule, &policy.bounds_of(session))
             .map_err(|exceeded| Denial::from(exceeded).by(&rule.id))?;
     }
     Ok(Admission { permit, session })

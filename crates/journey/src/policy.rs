@@ -11,6 +11,8 @@ use crate::{
     destination::{Destination, Transport, of_rule},
     name::{HostName, HostPattern, parent_of},
     path::PathPattern,
+    session::{PolicyName, Session},
+    tripwire::Tripwire,
 };
 
 /// A TCP port, 1 to 65535.
@@ -242,6 +244,57 @@ pub struct SessionLimits {
     pub distinct_destinations: Option<u32>,
 }
 
+/// What one session may use, with all that bounds it: each rate on its own, and the lowest of each number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SessionBounds {
+    /// Requests.
+    pub requests: [Option<Rate>; Self::LAYERS],
+    /// New connections.
+    pub connections: [Option<Rate>; Self::LAYERS],
+    /// Connections open at once.
+    pub concurrent_connections: Option<u32>,
+    /// Bytes sent towards upstreams over the session's life.
+    pub bytes_out: Option<u64>,
+    /// Distinct hosts over the session's life.
+    pub distinct_destinations: Option<u32>,
+}
+
+impl SessionBounds {
+    /// What bounds a session: the policy for all, the one that it is confined to, what it was given, and what the
+    /// operator set since.
+    pub const LAYERS: usize = 4;
+
+    /// All of these limits at once.
+    #[must_use]
+    pub fn of(layers: [Option<&SessionLimits>; Self::LAYERS]) -> Self {
+        let lowest = |pick: fn(&SessionLimits) -> Option<u64>| {
+            layers
+                .iter()
+                .flatten()
+                .filter_map(|limits| pick(limits))
+                .min()
+        };
+        let narrow =
+            |number: Option<u64>| number.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+        Self {
+            requests: layers.map(|limits| limits?.requests),
+            connections: layers.map(|limits| limits?.connections),
+            concurrent_connections: narrow(lowest(|it| it.concurrent_connections.map(u64::from))),
+            bytes_out: lowest(|it| it.bytes_out),
+            distinct_destinations: narrow(lowest(|it| it.distinct_destinations.map(u64::from))),
+        }
+    }
+}
+
+/// One of the file's `policies`: which of the destinations a session may use that is confined to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NamedPolicy {
+    /// The hosts, as the rules name them.
+    pub hosts: Vec<HostPattern>,
+    /// What such a session may use.
+    pub limits: SessionLimits,
+}
+
 /// What one session may use of one destination.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DestinationLimits {
@@ -306,6 +359,8 @@ pub struct Policy {
     wildcard: HashMap<HostName, Vec<Arc<Rule>>>,
     deny_set: DenySet,
     session_limits: SessionLimits,
+    named: HashMap<PolicyName, NamedPolicy>,
+    tripwire: Option<Tripwire>,
     token_headers: Vec<HeaderName>,
     rules: usize,
     /// What every host is served by that no rule covers.
@@ -322,22 +377,30 @@ impl Policy {
         session_limits: SessionLimits,
         token_headers: Vec<HeaderName>,
     ) -> Self {
-        let mut policy = Self {
+        let policy = Self {
             deny_set,
             session_limits,
             token_headers,
-            rules: rules.len(),
             ..Self::default()
         };
+        policy.with_rules(rules)
+    }
+
+    /// The same policy with these rules in place of its own.
+    #[must_use]
+    pub fn with_rules(mut self, rules: Vec<Rule>) -> Self {
+        self.rules = rules.len();
+        self.exact = HashMap::new();
+        self.wildcard = HashMap::new();
         for rule in rules {
             let table = match &rule.host {
-                HostPattern::Exact(_) => &mut policy.exact,
-                HostPattern::Wildcard(_) => &mut policy.wildcard,
+                HostPattern::Exact(_) => &mut self.exact,
+                HostPattern::Wildcard(_) => &mut self.wildcard,
             };
             let (HostPattern::Exact(key) | HostPattern::Wildcard(key)) = &rule.host;
             table.entry(key.clone()).or_default().push(Arc::new(rule));
         }
-        policy
+        self
     }
 
     /// The same policy, open: up to `most` hosts that no rule covers are served as `rule` says, each as if the rule
@@ -347,6 +410,20 @@ impl Policy {
         self.open = Some(Arc::new(rule));
         let bound = &mut self.session_limits.distinct_destinations;
         *bound = Some(bound.map_or(most, |bound| bound.min(most)));
+        self
+    }
+
+    /// The same policy with what sessions can be confined to.
+    #[must_use]
+    pub fn with_named(mut self, named: HashMap<PolicyName, NamedPolicy>) -> Self {
+        self.named = named;
+        self
+    }
+
+    /// The same policy with a tripwire.
+    #[must_use]
+    pub const fn with_tripwire(mut self, tripwire: Option<Tripwire>) -> Self {
+        self.tripwire = tripwire;
         self
     }
 
@@ -363,10 +440,60 @@ impl Policy {
         self
     }
 
-    /// What each session may use.
+    /// What every session may use at most.
     #[must_use]
     pub const fn session_limits(&self) -> &SessionLimits {
         &self.session_limits
+    }
+
+    /// What a session may use.
+    #[must_use]
+    pub fn bounds_of(&self, session: &Session) -> SessionBounds {
+        let terms = &session.claims().terms;
+        let confined = terms.policy.as_ref().and_then(|name| self.named.get(name));
+        SessionBounds::of([
+            Some(&self.session_limits),
+            confined.map(|policy| &policy.limits),
+            Some(&terms.limits),
+            session.limits(),
+        ])
+    }
+
+    /// What is an anomaly, if anything is.
+    #[must_use]
+    pub const fn tripwire(&self) -> Option<&Tripwire> {
+        self.tripwire.as_ref()
+    }
+
+    /// The policies that a session can be confined to, in no particular order.
+    pub fn named(&self) -> impl Iterator<Item = &PolicyName> {
+        self.named.keys()
+    }
+
+    /// Judges whether a session may use a rule: one that is confined to a named policy has only what that policy names.
+    ///
+    /// # Errors
+    /// [`DenyCode::DestinationNotAllowed`], also where the file has no policy of that name.
+    pub fn confine(&self, session: &Session, rule: &Rule) -> Result<(), Denial> {
+        let name = session.claims().terms.policy.as_ref();
+        name.map_or(Ok(()), |name| self.confine_to(name, rule))
+    }
+
+    /// As [`Self::confine`], for whoever is confined to the policy of this name.
+    ///
+    /// # Errors
+    /// As [`Self::confine`].
+    pub fn confine_to(&self, name: &PolicyName, rule: &Rule) -> Result<(), Denial> {
+        let named = self.named.get(name);
+        if named.is_some_and(|named| named.hosts.contains(&rule.host)) {
+            return Ok(());
+        }
+        let by = RuleId::new(format!("policies.{name}"));
+        let denial = Denial::new(DenyCode::DestinationNotAllowed).by(&by);
+        Err(match named {
+            Some(_) => denial,
+            None => denial.because("the file has no policy of that name"),
+        })
     }
 
     /// Further header fields in which a session token may be presented.

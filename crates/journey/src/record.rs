@@ -1,9 +1,15 @@
 //! The audit record of one decision: plain data, the same for every way in and every plane. It has no field that
 //! could hold a secret: no query, no header, no body.
 
+mod operator;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{denial::DenyCode, policy::CredentialName, session::SessionId};
+
+pub use operator::{
+    ActionRecord, AnomalyRecord, Operator, OperatorKind, SessionChange, SessionRecord,
+};
 
 /// How the request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -155,8 +161,21 @@ impl DecisionRecord {
     }
 }
 
+/// Something that is recorded.
+#[derive(Debug, Clone)]
+pub enum AuditEvent {
+    /// A guest's exchange was decided and has ended.
+    Decision(Box<DecisionRecord>),
+    /// An operator asked for something.
+    Action(Box<ActionRecord>),
+    /// A session began, went on or ended.
+    Session(Box<SessionRecord>),
+    /// A session ran into the tripwire.
+    Anomaly(Box<AnomalyRecord>),
+}
+
 /// Where records go. Accepting a record never blocks and never drops it.
 pub trait AuditSink {
     /// Takes one record.
-    fn record(&self, record: DecisionRecord);
+    fn record(&self, event: AuditEvent);
 }

@@ -8,8 +8,10 @@ use arc_swap::ArcSwap;
 use http::HeaderMap;
 use outgate_journey::{
     denial::Denial,
-    gate::attribute,
-    session::{PresentedToken, Session, SessionId, TokenSlot, UnixSeconds, presented_to_proxy},
+    gate::{attribute, attribute_known},
+    session::{
+        PresentedToken, Session, SessionId, Terms, TokenSlot, UnixSeconds, presented_to_proxy,
+    },
 };
 use outgate_session::{KeyError, KeyRing, Minted, SessionToken};
 
@@ -47,7 +49,8 @@ impl OwnSession {
         ttl: Duration,
         now: UnixSeconds,
     ) -> Result<UnixSeconds, KeyError> {
-        let Minted { token, expires, .. } = keys.mint(&self.id, ttl, now)?;
+        let terms = Terms::default();
+        let Minted { token, expires, .. } = keys.mint(&self.id, &terms, ttl, now)?;
         self.token.store(Arc::new(token));
         Ok(expires)
     }
@@ -69,12 +72,20 @@ impl Arrival {
     }
 
     /// Whose connection it is at this moment, by the `Proxy-Authorization` in `headers` and by its listener.
-    pub(crate) fn attribute(
+    pub(crate) async fn attribute(
         &self,
         plane: &NativePlane,
         headers: Option<&HeaderMap>,
     ) -> Result<Option<Session>, Denial> {
-        attribute(plane, &self.listener_token().beside(headers))
+        attribute(plane, &self.listener_token().beside(headers)).await
+    }
+
+    /// Whose connection it is by its listener alone.
+    pub(crate) fn attribute_by_listener(
+        &self,
+        plane: &NativePlane,
+    ) -> Result<Option<Session>, Denial> {
+        attribute_known(plane, &self.listener_token().beside(None))
     }
 }
 
@@ -107,7 +118,11 @@ pub(crate) async fn keep_fresh(shared: Arc<Shared>, keys: Arc<KeyRing>, own: Arc
         let ttl = own_ttl(&shared);
         tokio::time::sleep(ttl / 2).await;
         match own.renew(&keys, ttl, crate::clock::unix_now()) {
-            Ok(expires) => shared.plane.sessions.renew(own.id(), expires),
+            Ok(expires) => {
+                if let Err(error) = shared.plane.sessions.renewed(own.id(), expires).await {
+                    tracing::debug!(%error, "the session is over");
+                }
+            }
             Err(error) => tracing::error!(%error, "the session's token could not be renewed"),
         }
     }

@@ -14,13 +14,18 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use outgate_control::sessions::Activity;
 use outgate_credential::ScrubBody;
 use outgate_journey::{
-    denial::DenyCode, outgoing::strip_trailers_for_upstream, policy::Rule, session::Session,
+    denial::DenyCode,
+    outgoing::strip_trailers_for_upstream,
+    policy::Rule,
+    session::{Session, SessionId},
+    tripwire::Tripwire,
 };
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::{
     clock::unix_now,
@@ -28,7 +33,8 @@ use crate::{
     limits::SessionUse,
     pool::{Pool, PoolKey, Sender},
     shared::{Live, Shared},
-    trail::Trail,
+    trail::{Trail, code_of},
+    tripwire::Seen,
 };
 
 /// Any error of a body: whatever it is, the stream is cut.
@@ -45,6 +51,33 @@ pub(crate) struct Meter {
     pub(crate) scrubbed: Arc<AtomicU64>,
     /// Why the gateway cut it, if it did.
     pub(crate) cut: OnceLock<DenyCode>,
+    /// Of the session whose exchange it is: bytes that move keep it from being idle.
+    activity: OnceLock<Arc<Activity>>,
+}
+
+impl Meter {
+    /// Says whose exchange it is.
+    pub(crate) fn is_of(&self, activity: &Arc<Activity>) {
+        let _ = self.activity.set(Arc::clone(activity));
+    }
+
+    /// Counts bytes towards the upstream.
+    pub(crate) fn count_out(&self, bytes: usize) {
+        self.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.note_activity();
+    }
+
+    /// Counts bytes towards the guest.
+    pub(crate) fn count_in(&self, bytes: usize) {
+        self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.note_activity();
+    }
+
+    fn note_activity(&self) {
+        if let Some(activity) = self.activity.get() {
+            activity.note();
+        }
+    }
 }
 
 /// The stream was ended by the gateway.
@@ -52,28 +85,42 @@ pub(crate) struct Meter {
 #[error("cut by the gateway: {0}")]
 pub(crate) struct CutError(pub(crate) DenyCode);
 
-/// The session's upload budget, charged as bytes go out.
+/// The session's upload budget, charged as bytes go out, and what the tripwire makes of them.
 #[derive(Clone)]
 pub(crate) struct Budget {
+    shared: Arc<Shared>,
+    session: SessionId,
     used: Arc<SessionUse>,
-    limit: u64,
+    limit: Option<u64>,
+    wire: Option<Tripwire>,
 }
 
 impl Budget {
-    /// A session's budget, where the policy sets one.
-    pub(crate) fn of(shared: &Shared, live: &Live, session: &Session) -> Option<Self> {
-        let limit = live.policy.session_limits().bytes_out?;
-        let used = shared.plane.limits.of(session.id());
-        Some(Self { used, limit })
+    /// A session's budget, where the policy bounds or watches what it sends.
+    pub(crate) fn of(shared: &Arc<Shared>, live: &Live, session: &Session) -> Option<Self> {
+        let limit = live.policy.bounds_of(session).bytes_out;
+        let wire = live.policy.tripwire().copied();
+        if limit.is_none() && wire.is_none() {
+            return None;
+        }
+        Some(Self {
+            shared: Arc::clone(shared),
+            session: session.id().clone(),
+            used: shared.plane.limits.of(session.id()),
+            limit,
+            wire,
+        })
     }
 
-    /// Counts bytes; `Err` once the budget is used up.
+    /// Counts bytes; `Err` once the budget is used up, or the tripwire has ended the session.
     pub(crate) fn charge(&self, bytes: usize) -> Result<(), DenyCode> {
-        if self.used.charge(bytes as u64, Some(self.limit)) {
-            Ok(())
-        } else {
-            Err(DenyCode::BytesLimit)
+        let bytes = bytes as u64;
+        if !self.used.charge(bytes, self.limit) {
+            return Err(DenyCode::BytesLimit);
         }
+        let seen = Seen::BytesOut(bytes);
+        self.shared
+            .watch(self.wire.as_ref(), &self.used, &self.session, seen)
     }
 }
 
@@ -85,7 +132,7 @@ pin_project! {
         meter: Arc<Meter>,
         budget: Option<Budget>,
         // Boxed, because the HTTP library moves request bodies; only uploads have one.
-        cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+        cut: Option<(Pin<Box<WaitForCancellationFutureOwned>>, Arc<Activity>)>,
         trailers: TrailerRules,
     }
 }
@@ -105,19 +152,20 @@ impl TrailerRules {
 }
 
 impl RequestBody {
-    /// `cut` is the signal that ends the upload together with its session.
+    /// `activity` has the signal that ends the upload together with its session.
     pub(crate) fn new(
         inner: Incoming,
         meter: Arc<Meter>,
         budget: Option<Budget>,
-        cut: Option<&CancellationToken>,
+        activity: Option<&Arc<Activity>>,
         trailers: TrailerRules,
     ) -> Self {
         // An empty body is no body: some servers take a chunked GET amiss.
         let inner = (!inner.is_end_stream()).then_some(inner);
-        let cut = cut
-            .filter(|_| inner.is_some())
-            .map(|cut| Box::pin(cut.clone().cancelled_owned()));
+        let cut = activity.filter(|_| inner.is_some()).map(|activity| {
+            let signal = activity.cut().clone().cancelled_owned();
+            (Box::pin(signal), Arc::clone(activity))
+        });
         Self {
             inner,
             meter,
@@ -140,20 +188,19 @@ impl Body for RequestBody {
         let Some(inner) = this.inner.as_pin_mut() else {
             return Poll::Ready(None);
         };
-        if let Some(signal) = this.cut
+        if let Some((signal, activity)) = this.cut
             && signal.as_mut().poll(cx).is_ready()
         {
-            let _ = this.meter.cut.set(DenyCode::SessionRevoked);
-            return Poll::Ready(Some(Err(CutError(DenyCode::SessionRevoked).into())));
+            let code = code_of(activity);
+            let _ = this.meter.cut.set(code);
+            return Poll::Ready(Some(Err(CutError(code).into())));
         }
         let frame = match inner.poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => frame,
             other => return other.map_err(Into::into),
         };
         if let Some(data) = frame.data_ref() {
-            this.meter
-                .bytes_out
-                .fetch_add(data.len() as u64, Ordering::Relaxed);
+            this.meter.count_out(data.len());
             if let Some(Err(code)) = this.budget.as_ref().map(|budget| budget.charge(data.len())) {
                 let _ = this.meter.cut.set(code);
                 return Poll::Ready(Some(Err(CutError(code).into())));
@@ -254,6 +301,17 @@ impl UpstreamBody {
     }
 }
 
+/// The gateway ends the answer.
+fn cut_off(
+    trail: &mut Option<Trail>,
+    code: DenyCode,
+) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    if let Some(mut trail) = trail.take() {
+        trail.cut(code);
+    }
+    Poll::Ready(Some(Err(CutError(code).into())))
+}
+
 fn finish(trail: &mut Option<Trail>, connection: &mut Option<ReturnToPool>) {
     if let Some(connection) = connection.take() {
         connection.complete();
@@ -272,26 +330,18 @@ impl Body for UpstreamBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut this = self.project();
-        let mut cut = |code: DenyCode| {
-            if let Some(mut trail) = this.trail.take() {
-                trail.cut(code);
-            }
-            Poll::Ready(Some(Err(CutError(code).into())))
-        };
         if let Some(signal) = this.cut.as_mut().as_pin_mut()
             && signal.poll(cx).is_ready()
         {
-            return cut(DenyCode::SessionRevoked);
+            let code = this.trail.as_ref().and_then(Trail::session_over);
+            return cut_off(this.trail, code.unwrap_or(DenyCode::SessionRevoked));
         }
         match this.inner.as_mut().poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 *this.armed = false;
                 this.active.note_progress();
                 if let (Some(data), Some(trail)) = (frame.data_ref(), &this.trail) {
-                    trail
-                        .meter()
-                        .bytes_in
-                        .fetch_add(data.len() as u64, Ordering::Relaxed);
+                    trail.meter().count_in(data.len());
                 }
                 if this.inner.is_end_stream() {
                     finish(this.trail, this.connection);
@@ -314,7 +364,7 @@ impl Body for UpstreamBody {
                     this.idle.as_mut().reset(Instant::now() + *this.idle_after);
                 }
                 if this.idle.as_mut().poll(cx).is_ready() {
-                    return cut(DenyCode::UpstreamTimeout);
+                    return cut_off(this.trail, DenyCode::UpstreamTimeout);
                 }
                 Poll::Pending
             }

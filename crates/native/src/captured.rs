@@ -102,7 +102,7 @@ async fn serve_tls(
         trail.note_destination(&destination);
         let token = guest.arrival.listener_token();
         let tokens = token.beside(None);
-        let pass = judge_connection(&shared.plane, &live.policy, destination, &tokens)?;
+        let pass = judge_connection(&shared.plane, &live.policy, destination, &tokens).await?;
         admit(shared, live, pass, &mut trail).await
     };
     match judging.await {

@@ -18,6 +18,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use outgate_config::Timeouts;
+use outgate_control::sessions::Activity;
 use outgate_journey::{
     denial::Denial,
     destination::Destination,
@@ -31,7 +32,6 @@ use tokio::{
     sync::watch,
     time::{Instant, Interval},
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     arrival::Arrival,
@@ -76,8 +76,8 @@ pub(crate) struct Carrier {
     pub(crate) carries: Carries,
     pub(crate) guard: Arc<GuardState>,
     counted: Mutex<Vec<(SessionId, Destination, ConnectionSlot)>>,
-    /// The signals of the sessions that were seen on it.
-    sessions: watch::Sender<Vec<Arc<CancellationToken>>>,
+    /// The sessions that were seen on it, each with the signal that ends it.
+    sessions: watch::Sender<Vec<Arc<Activity>>>,
 }
 
 impl Carrier {
@@ -114,11 +114,11 @@ impl Carrier {
 
     /// Ends the connection with the session, also while the guest takes nothing and no body is asked for its bytes.
     fn follow(&self, session: &Session) {
-        let cut = self.shared.plane.sessions.cut_signal(session.id());
+        let activity = self.shared.plane.sessions.activity(session.claims());
         self.sessions.send_if_modified(|known| {
-            let is_new = !known.iter().any(|other| Arc::ptr_eq(other, &cut));
+            let is_new = !known.iter().any(|other| Arc::ptr_eq(other, &activity));
             if is_new {
-                known.push(cut);
+                known.push(activity);
             }
             is_new
         });
@@ -262,7 +262,8 @@ impl Carrier {
             // Each request is judged by the policy of its moment.
             Carries::Proxied | Carries::Captured(_) => Ok(()),
             Carries::Tunnelled { pass, .. } => {
-                still_allowed(&self.shared.live().policy, pass.allowed(), None)
+                let live = self.shared.live();
+                still_allowed(&live.policy, pass.allowed(), pass.session(), None)
             }
         }
     }
@@ -271,8 +272,8 @@ impl Carrier {
     async fn session_ended(&self) {
         let mut sessions = self.sessions.subscribe();
         loop {
-            let cuts = sessions.borrow_and_update().clone();
-            let any = cuts.iter().map(|cut| Box::pin(cut.cancelled()));
+            let seen = sessions.borrow_and_update().clone();
+            let any = seen.iter().map(|it| Box::pin(it.cut().cancelled()));
             tokio::select! {
                 () = first_of(any) => return,
                 changed = sessions.changed() => if changed.is_err() {

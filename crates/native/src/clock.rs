@@ -1,23 +1,20 @@
-//! The one place that reads the wall clock.
+//! This process's clock, as the data plane reads it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use outgate_clock::Clock;
 use outgate_journey::session::UnixSeconds;
 
-/// Time since 1970; zero on a machine whose clock stands before it, where every token is then refused.
+pub use outgate_clock::machine;
+
+/// Time since 1970 as the wall clock stands: for records, never to judge by.
 #[must_use]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the clock that the others take as a parameter"
-)]
 pub fn since_epoch() -> Duration {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
+    Duration::from_millis(machine().wall_ms())
 }
 
-/// The wall clock for tokens and certificates.
+/// The time to judge tokens and certificates by: never runs back.
 #[must_use]
 pub fn unix_now() -> UnixSeconds {
-    UnixSeconds(since_epoch().as_secs())
+    machine().unix()
 }

@@ -11,6 +11,7 @@ use outgate_journey::{
     gate::{
         ConnectionPass, count_connection, judge_connection, opening_is_judged, resolve_destination,
     },
+    policy::Posture,
     record::Entry,
     resolve::ResolvedDestination,
 };
@@ -23,6 +24,7 @@ use crate::{
     limits::ConnectionSlot,
     shared::{Live, Shared},
     trail::Trail,
+    tripwire::Seen,
     tunnel::carry,
 };
 
@@ -120,7 +122,7 @@ async fn admit_connect(
     trail.note_destination(&destination);
     let token = arrival.listener_token();
     let tokens = token.beside(Some(&request.headers));
-    let pass = judge_connection(&shared.plane, &live.policy, destination, &tokens)?;
+    let pass = judge_connection(&shared.plane, &live.policy, destination, &tokens).await?;
     admit(shared, live, pass, trail).await
 }
 
@@ -134,12 +136,21 @@ pub(crate) async fn admit(
     let mut slot = None;
     if let Some(session) = pass.session() {
         trail.note_session(session);
+        let allowed = pass.allowed();
         slot = Some(count_connection(
             &shared.plane,
             &live.policy,
             session,
-            pass.allowed(),
+            allowed,
         )?);
+        let host = allowed.destination().host();
+        let shows_requests = allowed.rule().posture == Posture::Bump || allowed.rule().plaintext;
+        let seen = if shows_requests {
+            Seen::Connection(host)
+        } else {
+            Seen::Request(host)
+        };
+        shared.watch_session(&live, session, seen)?;
     }
     let resolved = resolve_destination(&shared.plane, &live.policy, pass.allowed().clone()).await?;
     let dialled = if opening_is_judged(pass.allowed().rule()) {

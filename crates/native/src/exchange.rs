@@ -23,6 +23,7 @@ use crate::{
     carrier::{Carrier, Carries},
     forward::{self, Forwarded},
     trail::Trail,
+    tripwire::Seen,
 };
 
 const DISCARD_BYTES: usize = 1024 * 1024;
@@ -148,7 +149,7 @@ async fn carry(
             .because("CONNECT must be the first request of its connection"));
     }
 
-    let (destination, attributed) = identify(carrier, &parts)?;
+    let (destination, attributed) = identify(carrier, &parts).await?;
     trail.note_destination(&destination);
     if let Some(session) = &attributed {
         trail.note_session(session);
@@ -162,11 +163,13 @@ async fn carry(
         target: &parts.uri,
         headers: &parts.headers,
     };
-    let plan = judge_request(&shared.plane, &live.policy, &evidence)?;
+    let plan = judge_request(&shared.plane, &live.policy, &evidence).await?;
     let allowed = plan.admission().permit().allowed().clone();
     if let Some(session) = plan.admission().session() {
         trail.note_session(session);
         carrier.count(&live, session, &allowed)?;
+        let host = allowed.destination().host();
+        shared.watch_session(&live, session, Seen::Request(host))?;
     }
     trail.allow(allowed.rule().id.as_str());
     let Some(body) = body.take() else {
@@ -176,7 +179,10 @@ async fn carry(
 }
 
 /// Which destination, and whose connection.
-fn identify(carrier: &Carrier, parts: &Parts) -> Result<(Destination, Option<Session>), Denial> {
+async fn identify(
+    carrier: &Carrier,
+    parts: &Parts,
+) -> Result<(Destination, Option<Session>), Denial> {
     let (arrival, plane) = (&carrier.arrival, &carrier.shared.plane);
     match &carrier.carries {
         Carries::Tunnelled {
@@ -184,20 +190,20 @@ fn identify(carrier: &Carrier, parts: &Parts) -> Result<(Destination, Option<Ses
         } => {
             // The listener's token is renewed while the tunnel lives; the one on a CONNECT is not.
             let session = match &arrival.own {
-                Some(_) => arrival.attribute(plane, None)?,
+                Some(_) => arrival.attribute(plane, None).await?,
                 None => pass.session().cloned(),
             };
             Ok((destination.clone(), session))
         }
         Carries::Proxied => {
             let destination = identify_absolute_form(&parts.uri, &parts.headers)?;
-            let session = arrival.attribute(plane, Some(&parts.headers))?;
+            let session = arrival.attribute(plane, Some(&parts.headers)).await?;
             Ok((destination, session))
         }
         Carries::Captured(dialled) => {
             let port = Port::new(dialled.port()).ok_or(DenyCode::HostInvalid)?;
             let destination = identify_captured(&parts.uri, &parts.headers, port)?;
-            Ok((destination, arrival.attribute(plane, None)?))
+            Ok((destination, arrival.attribute(plane, None).await?))
         }
     }
 }

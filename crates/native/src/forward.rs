@@ -1,10 +1,7 @@
 //! Stages *originate* and *scrub*: sends an admitted request on the gateway's own leg and lets the answer back. What
 //! arrives here was judged; nothing is decided here but what the wire makes necessary.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use http::{
     HeaderValue, Response, StatusCode, Version,
@@ -60,7 +57,7 @@ pub(crate) async fn forward(
     let guest_upgrade = take_upgrade(&mut parts);
     let judged = guest_upgrade
         .is_some()
-        .then(|| JudgedRequest::of(&allowed, &parts));
+        .then(|| JudgedRequest::of(&allowed, plan.admission().session(), &parts));
     let mut request = Outgoing::prepare(carrier, live, &plan, parts)?;
     if let Some(attachment) = plan.attachment() {
         trail.note_attachment(attachment);
@@ -76,7 +73,6 @@ pub(crate) async fn forward(
     let budget = session.and_then(|session| Budget::of(shared, live, session));
     charge_head(request.head_bytes(), budget.as_ref(), trail.meter())
         .map_err(|denial| denial.by(&allowed.rule().id))?;
-    let cut = trail.session_cut().map(|cut| &**cut);
     let trailers = TrailerRules {
         shared: Arc::clone(shared),
         live: Arc::clone(live),
@@ -86,7 +82,7 @@ pub(crate) async fn forward(
         body,
         Arc::clone(trail.meter()),
         budget.clone(),
-        cut,
+        trail.activity(),
         trailers,
     );
     let (answer, connected) = request.send(live, &key, body, trail).await?;
@@ -130,7 +126,7 @@ pub(crate) async fn forward(
 
 /// A head is sent as much as a body is: what it holds is counted, and charged to the session's budget.
 fn charge_head(bytes: usize, budget: Option<&Budget>, meter: &Meter) -> Result<(), Denial> {
-    meter.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+    meter.count_out(bytes);
     budget.map_or(Ok(()), |budget| budget.charge(bytes))?;
     Ok(())
 }
@@ -169,8 +165,8 @@ impl Forwarded {
             return self.response.map(|()| AnswerBody::Own { bytes: None });
         }
         let cut = trail
-            .session_cut()
-            .map(|cut| (**cut).clone().cancelled_owned());
+            .activity()
+            .map(|activity| activity.cut().clone().cancelled_owned());
         let body = UpstreamBody::new(
             self.body,
             trail,

@@ -11,18 +11,14 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use outgate_audit::AuditLog;
-use outgate_config::{Config, Problems};
-use outgate_control::{
-    operator::{self, About, Operator, SocketFile},
-    sessions::Sessions,
-};
+use outgate_config::Config;
+use outgate_control::sessions::{SessionState, Sessions};
 use outgate_credential::CredentialStore;
 use outgate_journey::{
     policy::{CredentialName, CredentialSource, InjectionForm},
-    session::{Denylist, TokenFault, TokenVerifier},
+    session::{TokenFault, TokenVerifier},
 };
 use outgate_pki::{CertificateAuthority, Minter, RootSource, write_bundle};
-use outgate_session::{KeyRing, Verifier};
 use quick_cache::sync::Cache;
 use tokio::{
     net::TcpListener,
@@ -37,16 +33,17 @@ use crate::{
     random_hex,
     resolver::{GatewayResolver, ResolverError},
     server_tls::ServerTls,
-    shared::{Live, NativePlane, Observer, Shared},
-    state::{StateError, StateLock, StatePaths},
+    shared::{AnomalyObserver, Live, NativePlane, Observer, Shared},
+    tokens::Tokens,
     upstream_tls::{RootsError, UpstreamTls},
 };
 
-pub use self::in_memory::{Attribution, AuditPlace, SessionSockets};
+pub use self::in_memory::{Attribution, AuditPlace, InMemoryGateway, SessionSockets};
 
-/// The issuer and the audience of this gateway's own tokens.
-const ISSUER: &str = "outgate";
-const AUDIENCE: &str = "outgate";
+/// The issuer and the audience of a gateway's own tokens.
+pub const ISSUER: &str = "outgate";
+/// See [`ISSUER`].
+pub const AUDIENCE: &str = "outgate";
 /// Leaves that are kept.
 const LEAF_CACHE: usize = 10_000;
 /// Upstreams whose protocol is remembered.
@@ -56,9 +53,6 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 /// Why a gateway does not start, or does not take a new configuration over.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
-    /// The state folder.
-    #[error(transparent)]
-    State(#[from] StateError),
     /// A listener.
     #[error("listen.proxy {address}: {source}")]
     Listen {
@@ -67,13 +61,10 @@ pub enum GatewayError {
         /// Why.
         source: std::io::Error,
     },
-    /// The operator's socket.
-    #[error("operator socket {0}")]
-    Operator(std::io::Error),
     /// The signing keys.
     #[error("session token keys: {0}")]
     Keys(String),
-    /// The sessions' journal.
+    /// The sessions.
     #[error("sessions: {0}")]
     Sessions(String),
     /// The audit trail.
@@ -96,90 +87,62 @@ pub enum GatewayError {
         "{0} holds a session token of this gateway, not a key; start the gateway in a shell without `outgate env`"
     )]
     TokenAsCredential(String),
-    /// The file is broken.
-    #[error("{0}")]
-    Config(#[from] Problems),
     /// The file changes keys that are read at start only.
     #[error("these keys take effect after a restart only: {}", .0.join(", "))]
     NeedsRestart(Vec<&'static str>),
+}
+
+/// What a gateway is made of besides its configuration.
+pub struct Parts {
+    /// What verifies tokens.
+    pub tokens: Tokens,
+    /// Who has standing.
+    pub sessions: Arc<Sessions>,
+    /// The audit trail.
+    pub audit: AuditLog,
+    /// After so many records the gateway closes everything.
+    pub most_records: u64,
+    /// Is shown every record of an exchange.
+    pub observer: Option<Observer>,
+    /// Is told of every anomaly.
+    pub on_anomaly: Option<AnomalyObserver>,
+    /// Where the CA is, which is made when a destination is bumped.
+    pub ca: CaPlace,
+    /// The sockets of this process's other doors, for operators and for other gateways: no guest is let through to them,
+    /// whatever the policy says (C1).
+    pub doors: Vec<SocketAddr>,
+}
+
+/// Where a gateway's CA is.
+pub enum CaPlace {
+    /// In this folder, which outlives it.
+    Folder(PathBuf),
+    /// In memory; `None` where nothing is bumped, and then nothing can be later: guests that started without a CA do not
+    /// trust one that is made afterwards.
+    Memory(Option<Box<CertificateAuthority>>),
 }
 
 /// A running gateway.
 pub struct Gateway {
     shared: Arc<Shared>,
     config: Arc<ArcSwap<Config>>,
-    keys: Arc<KeyRing>,
     /// One reload at a time.
     reloading: Mutex<()>,
-    home: Home,
+    /// `None`: in memory.
+    ca: Option<PathBuf>,
     proxy: Vec<SocketAddr>,
-}
-
-/// Where a gateway keeps what it knows.
-enum Home {
-    /// In a folder, which outlives it.
-    Folder {
-        state: StatePaths,
-        _socket: SocketFile,
-        _lock: StateLock,
-    },
-    /// In memory: keys, CA and sessions end with it.
-    Memory {
-        /// The CA's certificate, in PEM.
-        ca: Option<String>,
-    },
+    /// All sockets on which this process listens.
+    own: Vec<SocketAddr>,
 }
 
 impl Gateway {
-    /// Starts a gateway. When this returns, its listeners are open, and its denylist was loaded before they were.
+    /// Starts a gateway. When this returns, its listeners are open.
     ///
     /// # Errors
     /// [`GatewayError`]; then nothing listens.
-    pub async fn start(config: Config, state: StatePaths) -> Result<Self, GatewayError> {
-        let lock = state.open()?;
-        let now = unix_now();
-        let keys = KeyRing::open(&state.keys(), ISSUER, AUDIENCE, now)
-            .map_err(|error| GatewayError::Keys(error.to_string()))?;
-        let sessions = Sessions::open(&state.sessions(), now)
-            .map_err(|error| GatewayError::Sessions(error.to_string()))?;
-        let audit_dir = config.audit_dir.clone().unwrap_or_else(|| state.audit());
+    pub async fn start(config: Config, parts: Parts) -> Result<Self, GatewayError> {
         let (listeners, proxy) = bind(&config.listen.proxy).await?;
-        let socket = state.operator_socket();
-        let parts = Parts {
-            keys: Arc::new(keys),
-            sessions: Arc::new(sessions),
-            audit: audit_dir,
-            most_records: u64::MAX,
-            observer: None,
-            server_tls: config.needs_ca().then(|| open_ca(&state)).transpose()?,
-        };
-        let (keys, sessions) = (Arc::clone(&parts.keys), Arc::clone(&parts.sessions));
-        let shared = share(&config, parts, &proxy)?;
-        let door = operator::bind(&socket).map_err(GatewayError::Operator)?;
-        let config = Arc::new(ArcSwap::from_pointee(config));
-        let ttl_of = Arc::clone(&shared);
-        let about_of = (
-            Arc::clone(&shared),
-            Arc::clone(&config),
-            state.clone(),
-            proxy.clone(),
-        );
-        let operator = Arc::new(Operator {
-            sessions,
-            keys: Arc::clone(&keys),
-            ttl: Box::new(move || ttl_of.live().ttl),
-            about: Box::new(move || {
-                about(&about_of.0, &about_of.1.load(), &about_of.2, &about_of.3)
-            }),
-            now: unix_now,
-        });
-        shared.spawn_until_stopped(operator.serve(door));
-        let home = Home::Folder {
-            state,
-            _socket: SocketFile(socket),
-            _lock: lock,
-        };
-        let gateway = Self::assemble(shared, config, keys, home, proxy);
+        let gateway = Self::assemble(config, parts, proxy)?;
         let door = Door {
             kind: DoorKind::Proxy,
             own: None,
@@ -189,21 +152,25 @@ impl Gateway {
     }
 
     fn assemble(
-        shared: Arc<Shared>,
-        config: Arc<ArcSwap<Config>>,
-        keys: Arc<KeyRing>,
-        home: Home,
+        config: Config,
+        parts: Parts,
         proxy: Vec<SocketAddr>,
-    ) -> Self {
-        shared.spawn_until_stopped(keep_house(Arc::clone(&shared), Arc::clone(&keys)));
-        Self {
+    ) -> Result<Self, GatewayError> {
+        let ca = match &parts.ca {
+            CaPlace::Folder(folder) => Some(folder.clone()),
+            CaPlace::Memory(_) => None,
+        };
+        let own = [proxy.clone(), parts.doors.clone()].concat();
+        let shared = share(&config, parts, &own)?;
+        shared.spawn_until_stopped(keep_house(Arc::clone(&shared)));
+        Ok(Self {
             shared,
-            config,
-            keys,
+            config: Arc::new(ArcSwap::from_pointee(config)),
             reloading: Mutex::new(()),
-            home,
+            ca,
             proxy,
-        }
+            own,
+        })
     }
 
     fn accept(&self, listeners: Vec<TcpListener>, door: &Door) {
@@ -211,15 +178,6 @@ impl Gateway {
             let shared = Arc::clone(&self.shared);
             let accepting = accept(shared, listener, door.clone());
             self.shared.tasks.spawn(accepting);
-        }
-    }
-
-    /// The CA's certificate, in PEM, of a gateway that keeps it in memory.
-    #[must_use]
-    pub fn ca_in_memory(&self) -> Option<&str> {
-        match &self.home {
-            Home::Memory { ca } => ca.as_deref(),
-            Home::Folder { .. } => None,
         }
     }
 
@@ -233,15 +191,6 @@ impl Gateway {
     #[must_use]
     pub fn proxy(&self) -> &[SocketAddr] {
         &self.proxy
-    }
-
-    /// The state folder, if it has one.
-    #[must_use]
-    pub const fn state(&self) -> Option<&StatePaths> {
-        match &self.home {
-            Home::Folder { state, .. } => Some(state),
-            Home::Memory { .. } => None,
-        }
     }
 
     /// Whether some destination is bumped, so that guests need the CA.
@@ -261,8 +210,7 @@ impl Gateway {
     ///
     /// # Errors
     /// [`GatewayError`]; then the old policy goes on serving.
-    pub fn reload(&self, path: &Path) -> Result<(), GatewayError> {
-        let next = Config::load(path)?;
+    pub fn take_over(&self, next: Config) -> Result<(), GatewayError> {
         let _one = self
             .reloading
             .lock()
@@ -272,13 +220,14 @@ impl Gateway {
             return Err(GatewayError::NeedsRestart(needed));
         }
         let shared = &self.shared;
-        let live = live(&next, &self.proxy, shared.live().number + 1)?;
+        let live = live(&next, &self.own, shared.live().number + 1)?;
         if next.needs_ca() && shared.server_tls.load().is_none() {
-            // Guests that started without a CA do not trust one that is made later, unless they are told of it.
-            let state = self
-                .state()
-                .ok_or_else(|| GatewayError::NeedsRestart(vec!["the first bumped destination"]))?;
-            shared.server_tls.store(Some(Arc::new(open_ca(state)?)));
+            let Some(folder) = &self.ca else {
+                return Err(GatewayError::NeedsRestart(vec![
+                    "the first bumped destination",
+                ]));
+            };
+            shared.server_tls.store(Some(Arc::new(open_ca(folder)?)));
         }
         refuse_tokens_as_credentials(&next, &shared.plane.tokens)?;
         shared.plane.resolver.reconfigure(&next.resolver)?;
@@ -310,6 +259,11 @@ impl Gateway {
         self.shared.plane.credentials.watched_files()
     }
 
+    /// Does something in the background, until it is done or the gateway stops.
+    pub fn spawn_until_stopped(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.shared.spawn_until_stopped(work);
+    }
+
     /// Stops: no new connections, a grace period for what is open, then its end. Every record is on disk when this
     /// returns.
     ///
@@ -332,35 +286,14 @@ impl Gateway {
             let _ = tokio::time::timeout(Duration::from_secs(2), shared.tasks.wait()).await;
         }
         shared.killing.cancel();
-        let audit = shared.plane.audit.clone();
-        let flushed = tokio::task::spawn_blocking(move || audit.flush(FLUSH_WITHIN)).await;
-        match flushed {
-            Ok(result) => result.map_err(|error| GatewayError::Audit(error.to_string())),
-            Err(error) => Err(GatewayError::Audit(error.to_string())),
-        }
-    }
-}
-
-fn about(shared: &Shared, config: &Config, state: &StatePaths, proxy: &[SocketAddr]) -> About {
-    let has_ca = shared.server_tls.load().is_some();
-    let variables = config
-        .credentials
-        .values()
-        .filter_map(|source| match source {
-            CredentialSource::Env(name) => Some(name.clone()),
-            CredentialSource::File(_) => None,
-        });
-    About {
-        proxy: proxy.to_owned(),
-        ca: has_ca.then(|| state.ca_certificate()),
-        bundle: has_ca.then(|| state.bundle()),
-        token_variables: variables.collect(),
+        let flushed = shared.plane.audit.durable(FLUSH_WITHIN).await;
+        flushed.map_err(|error| GatewayError::Audit(error.to_string()))
     }
 }
 
 /// A gateway that is started in a workload's environment finds session tokens where it looks for keys. Sending one
 /// upstream as a credential would give it away.
-fn refuse_tokens_as_credentials(config: &Config, tokens: &Verifier) -> Result<(), GatewayError> {
+fn refuse_tokens_as_credentials(config: &Config, tokens: &Tokens) -> Result<(), GatewayError> {
     for source in config.credentials.values() {
         let CredentialSource::Env(name) = source else {
             continue;
@@ -385,9 +318,9 @@ fn forms(config: &Config) -> Vec<(CredentialName, InjectionForm)> {
         .collect()
 }
 
-fn live(config: &Config, proxy: &[SocketAddr], number: u64) -> Result<Live, RootsError> {
+fn live(config: &Config, own: &[SocketAddr], number: u64) -> Result<Live, RootsError> {
     Ok(Live {
-        policy: config.policy.clone().for_listeners(proxy.into()),
+        policy: config.policy.clone().for_listeners(own.into()),
         timeouts: config.timeouts,
         upstream_tls: UpstreamTls::new(&config.upstream)?,
         number,
@@ -395,37 +328,29 @@ fn live(config: &Config, proxy: &[SocketAddr], number: u64) -> Result<Live, Root
     })
 }
 
-/// What a gateway is made of besides its configuration.
-struct Parts {
-    keys: Arc<KeyRing>,
-    sessions: Arc<Sessions>,
-    audit: PathBuf,
-    most_records: u64,
-    observer: Option<Observer>,
-    server_tls: Option<ServerTls>,
-}
-
-fn share(config: &Config, parts: Parts, proxy: &[SocketAddr]) -> Result<Arc<Shared>, GatewayError> {
-    let audit =
-        AuditLog::open(&parts.audit).map_err(|error| GatewayError::Audit(error.to_string()))?;
-    refuse_tokens_as_credentials(config, &parts.keys.verifier())?;
+fn share(config: &Config, parts: Parts, own: &[SocketAddr]) -> Result<Arc<Shared>, GatewayError> {
+    refuse_tokens_as_credentials(config, &parts.tokens)?;
     let (credentials, problems) = CredentialStore::open(&config.credentials, &forms(config));
     problems
         .iter()
         .for_each(|problem| tracing::warn!("{problem}"));
+    let server_tls = match parts.ca {
+        CaPlace::Folder(folder) => config.needs_ca().then(|| open_ca(&folder)).transpose()?,
+        CaPlace::Memory(authority) => authority.map(minting).transpose()?,
+    };
     let plane = NativePlane {
-        tokens: parts.keys.verifier(),
+        tokens: parts.tokens,
         sessions: parts.sessions,
         limits: SessionCounters::new(),
         resolver: GatewayResolver::new(&config.resolver)?,
         credentials,
-        audit,
+        audit: parts.audit,
     };
     Ok(Arc::new(Shared {
         plane,
-        current: ArcSwap::from_pointee(live(config, proxy, 0)?),
+        current: ArcSwap::from_pointee(live(config, own, 0)?),
         reloads: watch::Sender::new(0),
-        server_tls: ArcSwapOption::new(parts.server_tls.map(Arc::new)),
+        server_tls: ArcSwapOption::new(server_tls.map(Arc::new)),
         speaks_http2: Cache::new(PROTOCOL_CACHE),
         pool: Arc::default(),
         room: Arc::new(Semaphore::new(
@@ -436,30 +361,31 @@ fn share(config: &Config, parts: Parts, proxy: &[SocketAddr]) -> Result<Arc<Shar
         killing: CancellationToken::new(),
         records_left: AtomicU64::new(parts.most_records),
         observer: parts.observer,
+        on_anomaly: parts.on_anomaly,
         marker: random_hex()?,
         next_id: AtomicU64::new(1),
         id_prefix: random_hex()?.split_off(24),
     }))
 }
 
-fn minting(authority: CertificateAuthority) -> Result<ServerTls, GatewayError> {
-    ServerTls::new(Minter::new(Arc::new(authority), LEAF_CACHE))
+fn minting(authority: Box<CertificateAuthority>) -> Result<ServerTls, GatewayError> {
+    ServerTls::new(Minter::new(Arc::from(authority), LEAF_CACHE))
         .map_err(|error| GatewayError::Ca(error.to_string()))
 }
 
-fn open_ca(state: &StatePaths) -> Result<ServerTls, GatewayError> {
+fn open_ca(folder: &Path) -> Result<ServerTls, GatewayError> {
     let failed = |error: &dyn std::fmt::Display| GatewayError::Ca(error.to_string());
     let authority =
-        CertificateAuthority::open_or_create(&state.ca(), unix_now()).map_err(|e| failed(&e))?;
+        CertificateAuthority::open_or_create(folder, unix_now()).map_err(|e| failed(&e))?;
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    let bundle = write_bundle(&state.ca(), authority.certificate_pem(), named.as_deref())
+    let bundle = write_bundle(folder, authority.certificate_pem(), named.as_deref())
         .map_err(|e| failed(&e))?;
     if bundle.roots == RootSource::Nowhere {
         tracing::warn!(
             "the system has no root certificates: with the bundle, workloads verify bumped destinations only"
         );
     }
-    minting(authority)
+    minting(Box::new(authority))
 }
 
 async fn bind(
@@ -480,21 +406,16 @@ async fn bind(
 }
 
 /// What is done once in a while.
-async fn keep_house(shared: Arc<Shared>, keys: Arc<KeyRing>) {
+async fn keep_house(shared: Arc<Shared>) {
     let mut often = tokio::time::interval(Duration::from_secs(10));
     let mut hourly = tokio::time::interval(Duration::from_secs(3600));
     loop {
         tokio::select! {
-            _ = often.tick() => shared.pool.sweep(|session| shared.plane.sessions.is_revoked(session)),
-            _ = hourly.tick() => {
-                shared.plane.sessions.sweep(unix_now());
-                shared.plane.limits.sweep();
-                let keys = Arc::clone(&keys);
-                let rotated = tokio::task::spawn_blocking(move || keys.rotate_if_due(unix_now())).await;
-                if let Ok(Err(error)) = rotated {
-                    tracing::error!(%error, "the session token key is due for rotation and could not be rotated");
-                }
-            }
+            _ = often.tick() => shared.pool.sweep(|session| {
+                let view = shared.plane.sessions.view(session);
+                view.is_some_and(|view| view.state != SessionState::Live)
+            }),
+            _ = hourly.tick() => shared.plane.limits.sweep(),
         }
     }
 }
@@ -509,17 +430,21 @@ mod tests {
     const EMPTY: &str = "version: 1\nlisten: { proxy: 127.0.0.1:0 }\nresolver: { servers: [\"127.0.0.1:9\"] }\n\
                          upstream: { roots: bundled }\n";
 
-    async fn gateway(folder: &Path) -> Gateway {
+    fn gateway(folder: &Path) -> Gateway {
         let config = Config::parse("test.yaml", EMPTY, folder).unwrap();
-        Gateway::start(config, StatePaths::new(folder.join("state")))
-            .await
+        let audit = AuditPlace {
+            folder: folder.join("audit"),
+            most_records: u64::MAX,
+        };
+        InMemoryGateway::start(config, audit, &[], Box::new(|_| {}))
             .unwrap()
+            .into_gateway()
     }
 
     #[tokio::test]
     async fn a_panic_ends_its_task_alone_and_is_recorded_as_a_fault() {
         let folder = tempfile::tempdir().unwrap();
-        let gateway = gateway(folder.path()).await;
+        let gateway = gateway(folder.path());
         let shared = Arc::clone(&gateway.shared);
         let arrival = Arrival {
             client: "127.0.0.1:1".parse().unwrap(),
@@ -533,14 +458,5 @@ mod tests {
         gateway.stop().await.unwrap();
         let trail = std::fs::read_to_string(gateway.audit_file()).unwrap();
         assert!(trail.contains("internal_fault"), "{trail}");
-    }
-
-    #[tokio::test]
-    async fn without_a_bumped_destination_there_is_no_ca() {
-        let folder = tempfile::tempdir().unwrap();
-        let gateway = gateway(folder.path()).await;
-        assert!(!gateway.has_ca());
-        assert!(!gateway.state().unwrap().ca().exists());
-        gateway.stop().await.unwrap();
     }
 }

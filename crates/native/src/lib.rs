@@ -29,12 +29,13 @@ pub mod resolver;
 mod server_tls;
 pub mod shared;
 pub mod state;
+pub mod tokens;
 mod trail;
+mod tripwire;
 mod tunnel;
 mod upgrade;
 mod upstream;
 pub mod upstream_tls;
-pub mod watch;
 
 /// 32 random hexadecimal digits.
 ///

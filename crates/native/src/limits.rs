@@ -14,7 +14,7 @@ use std::{
 use dashmap::DashMap;
 use governor::{
     Quota, RateLimiter,
-    clock::{Clock, DefaultClock},
+    clock::{Clock, DefaultClock, Reference},
     middleware::NoOpMiddleware,
     state::{InMemoryState, NotKeyed},
 };
@@ -22,14 +22,20 @@ use outgate_journey::{
     destination::Destination,
     limit::{Exceeded, Limits},
     name::HostName,
-    policy::{Rate, Rule, RuleId, SessionLimits},
+    policy::{Rate, Rule, RuleId, SessionBounds},
     session::{Session, SessionId},
+    tripwire::{Overrun, Tripwire},
 };
+
+use crate::tripwire::{Seen, Window};
 
 type Limiter<C> = RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
 /// A limiter and the rate that it was made for.
 type Rated<C> = (Rate, Arc<Limiter<C>>);
+
+/// How many rates a session's limiters are kept for: more than a policy of the moment has.
+const MOST_RATES: usize = 2 * SessionBounds::LAYERS;
 
 /// How long a session that does nothing is remembered: longer than any token lives, so that waiting resets nothing.
 const FORGET_AFTER_SWEEPS: u32 = 24;
@@ -38,16 +44,19 @@ const FORGET_AFTER_SWEEPS: u32 = 24;
 pub(crate) struct SessionCounters<C: Clock + Clone = DefaultClock> {
     uses: DashMap<SessionId, Arc<SessionUse<C>>>,
     clock: C,
+    started: C::Instant,
 }
 
 /// What one session has used.
 pub(crate) struct SessionUse<C: Clock + Clone = DefaultClock> {
-    requests: Mutex<Option<Rated<C>>>,
-    connections: Mutex<Option<Rated<C>>>,
+    requests: Mutex<Vec<Rated<C>>>,
+    connections: Mutex<Vec<Rated<C>>>,
     by_rule: DashMap<RuleId, Rated<C>>,
     open_connections: AtomicU32,
     bytes_out: AtomicU64,
     hosts: Mutex<HashSet<HostName>>,
+    /// What the tripwire looks at.
+    window: Mutex<Window>,
     idle_sweeps: AtomicU32,
 }
 
@@ -60,6 +69,7 @@ impl<C: Clock + Clone> SessionUse<C> {
             open_connections: AtomicU32::new(0),
             bytes_out: AtomicU64::new(0),
             hosts: Mutex::default(),
+            window: Mutex::default(),
             idle_sweeps: AtomicU32::new(0),
         }
     }
@@ -81,6 +91,7 @@ impl<C: Clock + Clone> SessionCounters<C> {
     fn with_clock(clock: C) -> Self {
         Self {
             uses: DashMap::new(),
+            started: clock.now(),
             clock,
         }
     }
@@ -107,6 +118,18 @@ impl<C: Clock + Clone> SessionCounters<C> {
         });
     }
 
+    /// Notes what a session does, and says if it is more than the tripwire expects.
+    pub(crate) fn watch(
+        &self,
+        used: &SessionUse<C>,
+        wire: &Tripwire,
+        seen: Seen<'_>,
+    ) -> Option<Overrun> {
+        let now: Duration = self.clock.now().duration_since(self.started).into();
+        let mut window = used.window.lock().unwrap_or_else(PoisonError::into_inner);
+        window.note(wire, seen, now)
+    }
+
     fn check(&self, limiter: &Limiter<C>) -> Result<(), u64> {
         limiter.check().map_err(|until| {
             let wait = until.wait_time_from(self.clock.now());
@@ -123,13 +146,34 @@ impl<C: Clock + Clone> SessionCounters<C> {
         Arc::new(RateLimiter::direct_with_clock(quota, self.clock.clone()))
     }
 
-    /// The limiter in a slot, made anew when the policy's rate is another one.
-    fn in_slot(&self, slot: &Mutex<Option<Rated<C>>>, rate: Rate) -> Arc<Limiter<C>> {
-        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*slot {
-            Some((known, limiter)) if *known == rate => Arc::clone(limiter),
-            _ => Arc::clone(&slot.insert((rate, self.limiter(rate))).1),
+    /// Asks every rate that bounds a session; one that is set twice is asked once.
+    fn check_all(
+        &self,
+        known: &Mutex<Vec<Rated<C>>>,
+        rates: &[Option<Rate>; SessionBounds::LAYERS],
+    ) -> Result<(), u64> {
+        for (at, rate) in rates.iter().enumerate() {
+            let Some(rate) = rate else { continue };
+            let asked = rates.iter().take(at).flatten().any(|other| other == rate);
+            if !asked {
+                self.check(&self.of_rate(known, *rate))?;
+            }
         }
+        Ok(())
+    }
+
+    /// The limiter of a rate, made anew where the policy has it for the first time.
+    fn of_rate(&self, known: &Mutex<Vec<Rated<C>>>, rate: Rate) -> Arc<Limiter<C>> {
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, limiter)) = known.iter().find(|(other, _)| *other == rate) {
+            return Arc::clone(limiter);
+        }
+        if known.len() >= MOST_RATES {
+            known.remove(0);
+        }
+        let limiter = self.limiter(rate);
+        known.push((rate, Arc::clone(&limiter)));
+        limiter
     }
 
     fn for_rule(&self, used: &SessionUse<C>, rule: &Rule, rate: Rate) -> Arc<Limiter<C>> {
@@ -164,13 +208,13 @@ where
         &self,
         session: &Session,
         destination: &Destination,
-        limits: &SessionLimits,
+        bounds: &SessionBounds,
     ) -> Result<Self::Slot, Exceeded> {
         let used = self.of(session.id());
         // The slot is taken before it is compared, so that two at once cannot both have the last one.
         let open = used.open_connections.fetch_add(1, Ordering::Relaxed) + 1;
         let slot = ConnectionSlot(Arc::clone(&used));
-        if limits
+        if bounds
             .concurrent_connections
             .is_some_and(|most| open > most)
         {
@@ -178,19 +222,17 @@ where
         }
         let host = destination.host();
         let mut hosts = used.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_another = limits.distinct_destinations.is_some() && !hosts.contains(host);
+        let is_another = bounds.distinct_destinations.is_some() && !hosts.contains(host);
         if is_another
-            && limits
+            && bounds
                 .distinct_destinations
                 .is_some_and(|most| hosts.len() >= most as usize)
         {
             return Err(Exceeded::DistinctDestinations);
         }
         // The rate is asked last: what it lets through is counted and cannot be given back.
-        if let Some(rate) = limits.connections {
-            self.check(&self.in_slot(&used.connections, rate))
-                .map_err(|_| Exceeded::Connections)?;
-        }
+        self.check_all(&used.connections, &bounds.connections)
+            .map_err(|_| Exceeded::Connections)?;
         if is_another {
             hosts.insert(host.clone());
         }
@@ -201,17 +243,21 @@ where
         &self,
         session: &Session,
         rule: &Rule,
-        limits: &SessionLimits,
+        bounds: &SessionBounds,
     ) -> Result<(), Exceeded> {
-        if limits.requests.is_none() && limits.bytes_out.is_none() && rule.limits.requests.is_none()
-        {
+        let rated = bounds
+            .requests
+            .iter()
+            .flatten()
+            .chain(&rule.limits.requests);
+        if bounds.bytes_out.is_none() && rated.count() == 0 {
             return Ok(());
         }
         let used = self.of(session.id());
         let exceeded = |retry_after_seconds| Exceeded::Requests {
             retry_after_seconds,
         };
-        if limits
+        if bounds
             .bytes_out
             .is_some_and(|most| used.bytes_out.load(Ordering::Relaxed) >= most)
         {
@@ -221,11 +267,8 @@ where
             self.check(&self.for_rule(&used, rule, rate))
                 .map_err(exceeded)?;
         }
-        if let Some(rate) = limits.requests {
-            self.check(&self.in_slot(&used.requests, rate))
-                .map_err(exceeded)?;
-        }
-        Ok(())
+        self.check_all(&used.requests, &bounds.requests)
+            .map_err(exceeded)
     }
 }
 

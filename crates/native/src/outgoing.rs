@@ -138,9 +138,7 @@ impl<'a> Outgoing<'a> {
         loop {
             let mut connected = tokio::select! {
                 connected = upstream::obtain(&self.carrier.shared, live, &allowed, key) => connected?,
-                () = trail.session_ended() => {
-                    return Err(Denial::new(DenyCode::SessionRevoked).by(rule));
-                }
+                code = trail.session_ended() => return Err(Denial::new(code).by(rule)),
             };
             trail.note_upstream(connected.peer);
             let Some(parts) = self.parts.take() else {
@@ -198,7 +196,7 @@ impl<'a> Outgoing<'a> {
                     seen = sent();
                     quiet.as_mut().reset(tokio::time::Instant::now() + timeout);
                 }
-                () = trail.session_ended() => return Err(DenyCode::SessionRevoked.into()),
+                code = trail.session_ended() => return Err(code.into()),
             }
         }
     }

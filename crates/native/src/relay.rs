@@ -85,7 +85,7 @@ impl Relay<'_> {
             upstream_write,
             |count| {
                 moved.fetch_add(1, Ordering::Relaxed);
-                meter.bytes_out.fetch_add(count as u64, Ordering::Relaxed);
+                meter.count_out(count);
                 self.budget
                     .as_ref()
                     .map_or(Ok(()), |budget| budget.charge(count))
@@ -97,7 +97,7 @@ impl Relay<'_> {
             guest_write,
             |count| {
                 moved.fetch_add(1, Ordering::Relaxed);
-                meter.bytes_in.fetch_add(count as u64, Ordering::Relaxed);
+                meter.count_in(count);
                 Ok(())
             },
             self.scrubber
@@ -116,7 +116,7 @@ impl Relay<'_> {
                     Err(Stopped::Cut(code)) => Over::Cut(code),
                     Err(Stopped::Io(error)) => Over::Failed(error),
                 },
-                () = trail.session_ended() => return Over::Cut(DenyCode::SessionRevoked),
+                code = trail.session_ended() => return Over::Cut(code),
                 () = self.shared.killing.cancelled() => return Over::Cut(DenyCode::ShuttingDown),
                 changed = reloads.changed() => {
                     if changed.is_err() || judge_again(&self.shared.live(), trail.upstream()).is_err() {

@@ -18,17 +18,16 @@ use outgate_journey::{
     gate::Plane,
     name::HostName,
     policy::{Policy, Port},
-    record::DecisionRecord,
+    record::{AnomalyRecord, DecisionRecord},
     session::UnixSeconds,
 };
-use outgate_session::Verifier;
 use quick_cache::sync::Cache;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock::unix_now, limits::SessionCounters, pool::Pool, resolver::GatewayResolver,
-    server_tls::ServerTls, upstream_tls::UpstreamTls,
+    server_tls::ServerTls, tokens::Tokens, upstream_tls::UpstreamTls,
 };
 
 /// How many records may wait for the audit store before nothing more is served.
@@ -47,7 +46,7 @@ pub(crate) struct Live {
 
 /// The journey's needs, as this process meets them.
 pub(crate) struct NativePlane {
-    pub(crate) tokens: Verifier,
+    pub(crate) tokens: Tokens,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) limits: SessionCounters,
     pub(crate) resolver: GatewayResolver,
@@ -56,14 +55,14 @@ pub(crate) struct NativePlane {
 }
 
 impl Plane for NativePlane {
-    type Tokens = Verifier;
+    type Tokens = Tokens;
     type Denylist = Sessions;
     type Limits = SessionCounters;
     type Resolver = GatewayResolver;
     type Credentials = CredentialStore;
     type Audit = AuditLog;
 
-    fn tokens(&self) -> &Verifier {
+    fn tokens(&self) -> &Tokens {
         &self.tokens
     }
     fn denylist(&self) -> &Sessions {
@@ -89,6 +88,9 @@ impl Plane for NativePlane {
 /// Is shown every record, on the thread that made it: it must be quick.
 pub type Observer = Box<dyn Fn(&DecisionRecord) + Send + Sync>;
 
+/// Is told of every anomaly, on the thread that saw it: it must be quick.
+pub type AnomalyObserver = Box<dyn Fn(&AnomalyRecord) + Send + Sync>;
+
 /// What every connection shares.
 pub(crate) struct Shared {
     pub(crate) plane: NativePlane,
@@ -109,6 +111,8 @@ pub(crate) struct Shared {
     pub(crate) records_left: AtomicU64,
     /// Is shown every record.
     pub(crate) observer: Option<Observer>,
+    /// Is told of every anomaly.
+    pub(crate) on_anomaly: Option<AnomalyObserver>,
     /// What no guest can guess: marks the requests that the guard makes.
     pub(crate) marker: String,
     pub(crate) next_id: AtomicU64,

@@ -91,10 +91,28 @@ impl StatePaths {
         self.folder.join("audit")
     }
 
-    /// The sessions' journal.
+    /// The folder of the key that signs the audit trail's heads.
     #[must_use]
-    pub fn sessions(&self) -> PathBuf {
-        self.folder.join("sessions.jsonl")
+    pub fn audit_key(&self) -> PathBuf {
+        self.folder.join("audit-key")
+    }
+
+    /// The folder in which exporters remember how far they got.
+    #[must_use]
+    pub fn export(&self) -> PathBuf {
+        self.folder.join("export")
+    }
+
+    /// The database of sessions and the denylist.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.folder.join("outgate.db")
+    }
+
+    /// What was last verified of the control plane that this gateway follows.
+    #[must_use]
+    pub fn last_state(&self) -> PathBuf {
+        self.folder.join("control").join("last.state")
     }
 
     /// Makes the folder if it is missing, and takes its lock for as long as the returned value lives.

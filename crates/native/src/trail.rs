@@ -8,19 +8,18 @@ use std::{
 };
 
 use http::{Method, StatusCode, Version};
+use outgate_control::sessions::Activity;
 use outgate_journey::{
     denial::{Denial, DenyCode},
     destination::Destination,
     gate::TunnelTreatment,
     inject::Attachment,
     outgoing::{resembles_token, reveals_token},
-    record::{AuditSink, DecisionRecord, Ending, Entry, Verdict},
-    session::{Session, UnixSeconds},
+    record::{AuditEvent, AuditSink, DecisionRecord, Ending, Entry, Verdict},
+    session::{Session, SessionEnd, UnixSeconds},
 };
-use outgate_session::Verifier;
-use tokio_util::sync::CancellationToken;
 
-use crate::{arrival::Arrival, body::Meter, clock, shared::Shared};
+use crate::{arrival::Arrival, body::Meter, clock, shared::Shared, tokens::Tokens};
 
 const MAX_HOST: usize = 255;
 const MAX_PATH: usize = 1024;
@@ -32,7 +31,14 @@ pub(crate) struct Trail {
     record: Option<Box<DecisionRecord>>,
     started: Instant,
     meter: Arc<Meter>,
-    session_cut: Option<Arc<CancellationToken>>,
+    activity: Option<Arc<Activity>>,
+}
+
+/// What a guest is told, and the record says, of an exchange that ended with its session.
+pub(crate) fn code_of(activity: &Activity) -> DenyCode {
+    activity
+        .why()
+        .map_or(DenyCode::SessionRevoked, SessionEnd::code)
 }
 
 impl Trail {
@@ -45,10 +51,10 @@ impl Trail {
             record: Some(Box::new(record)),
             started: Instant::now(),
             meter: Arc::default(),
-            session_cut: None,
+            activity: None,
         };
         if arrival.own.is_some()
-            && let Ok(Some(session)) = arrival.attribute(&shared.plane, None)
+            && let Ok(Some(session)) = arrival.attribute_by_listener(&shared.plane)
         {
             trail.note_session(&session);
         }
@@ -126,22 +132,33 @@ impl Trail {
 
     /// Notes whose exchange it is, and from then on whether that session was ended.
     pub(crate) fn note_session(&mut self, session: &Session) {
-        self.session_cut = Some(self.shared.plane.sessions.cut_signal(session.id()));
+        let activity = self.shared.plane.sessions.activity(session.claims());
+        self.meter.is_of(&activity);
+        self.activity = Some(activity);
         self.note(|record| {
             record.session = Some(session.id().clone());
             record.token_id = Some(Arc::clone(&session.claims().token_id));
         });
     }
 
-    /// The signal that is given when the exchange's session is ended.
-    pub(crate) fn session_cut(&self) -> Option<&Arc<CancellationToken>> {
-        self.session_cut.as_ref()
+    /// What the exchange's session does, and the signal that ends it.
+    pub(crate) fn activity(&self) -> Option<&Arc<Activity>> {
+        self.activity.as_ref()
     }
 
-    /// Waits until the exchange's session is ended; for ever if it has none.
-    pub(crate) async fn session_ended(&self) {
-        match &self.session_cut {
-            Some(cut) => cut.cancelled().await,
+    /// Why the exchange's session is over, if it is.
+    pub(crate) fn session_over(&self) -> Option<DenyCode> {
+        let activity = self.activity.as_ref()?;
+        activity.cut().is_cancelled().then(|| code_of(activity))
+    }
+
+    /// Waits until the exchange's session is over; for ever if it has none.
+    pub(crate) async fn session_ended(&self) -> DenyCode {
+        match &self.activity {
+            Some(activity) => {
+                activity.cut().cancelled().await;
+                code_of(activity)
+            }
             None => std::future::pending().await,
         }
     }
@@ -235,12 +252,8 @@ impl Trail {
     fn why_it_ended(&self, otherwise: Ending) -> Ending {
         if let Some(code) = self.meter.cut.get() {
             Ending::Cut(*code)
-        } else if self
-            .session_cut
-            .as_ref()
-            .is_some_and(|cut| cut.is_cancelled())
-        {
-            Ending::Cut(DenyCode::SessionRevoked)
+        } else if let Some(code) = self.session_over() {
+            Ending::Cut(code)
         } else if self.shared.killing.is_cancelled() {
             Ending::Cut(DenyCode::ShuttingDown)
         } else {
@@ -259,7 +272,7 @@ impl Trail {
         if let Some(observer) = &self.shared.observer {
             observer(&record);
         }
-        self.shared.plane.audit.record(*record);
+        self.shared.plane.audit.record(AuditEvent::Decision(record));
         self.shared.count_record();
     }
 }
@@ -276,7 +289,7 @@ impl Drop for Trail {
     }
 }
 
-fn clean(text: &str, most: usize, tokens: &Verifier, now: UnixSeconds) -> String {
+fn clean(text: &str, most: usize, tokens: &Tokens, now: UnixSeconds) -> String {
     if resembles_token(text) || reveals_token(text, tokens, now) {
         "[session token]".to_owned()
     } else {

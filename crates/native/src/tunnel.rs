@@ -184,7 +184,7 @@ async fn pass_through(
     };
     relay
         .run(guest, upstream, trail, |live, peer| {
-            still_allowed(&live.policy, pass.allowed(), peer)
+            still_allowed(&live.policy, pass.allowed(), pass.session(), peer)
         })
         .await;
 }
@@ -258,8 +258,8 @@ async fn serve_plain(
 
 /// The tunnel carried requests, which have records of their own; what cut it stands in its own.
 fn finish(mut trail: Trail) {
-    if trail.session_cut().is_some_and(|cut| cut.is_cancelled()) {
-        trail.cut(DenyCode::SessionRevoked);
+    if let Some(code) = trail.session_over() {
+        trail.cut(code);
     }
     trail.complete();
 }

@@ -12,6 +12,7 @@ use outgate_journey::{
     denial::{Denial, DenyCode},
     gate::still_allowed,
     policy::AllowedDestination,
+    session::Session,
 };
 
 use crate::{
@@ -21,15 +22,21 @@ use crate::{
 /// The request that opened an upgrade, kept to be judged again.
 pub(crate) struct JudgedRequest {
     allowed: AllowedDestination,
+    session: Option<Session>,
     method: Method,
     path: String,
     headers: HeaderMap,
 }
 
 impl JudgedRequest {
-    pub(crate) fn of(allowed: &AllowedDestination, parts: &Parts) -> Self {
+    pub(crate) fn of(
+        allowed: &AllowedDestination,
+        session: Option<&Session>,
+        parts: &Parts,
+    ) -> Self {
         Self {
             allowed: allowed.clone(),
+            session: session.cloned(),
             method: parts.method.clone(),
             path: parts.uri.path().to_owned(),
             headers: parts.headers.clone(),
@@ -38,7 +45,7 @@ impl JudgedRequest {
 
     /// Whether a policy that came later would let it through, to the same credential.
     fn judge_again(&self, live: &Live, peer: Option<SocketAddr>) -> Result<(), Denial> {
-        still_allowed(&live.policy, &self.allowed, peer)?;
+        still_allowed(&live.policy, &self.allowed, self.session.as_ref(), peer)?;
         let allowed = live.policy.allow(self.allowed.destination().clone())?;
         if allowed.rule().injection != self.allowed.rule().injection {
             return Err(DenyCode::PolicyChanged.into());

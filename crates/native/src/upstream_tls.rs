@@ -3,6 +3,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use outgate_clock::CertificateTime;
 use outgate_config::{Roots, TlsFloor, Upstream};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
@@ -45,7 +46,7 @@ impl UpstreamTls {
             TlsFloor::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
             TlsFloor::Tls13 => &[&rustls::version::TLS13],
         };
-        let mut http1 = ClientConfig::builder_with_provider(provider)
+        let mut http1 = ClientConfig::builder_with_details(provider, Arc::new(CertificateTime))
             .with_protocol_versions(versions)?
             .with_root_certificates(read_roots(settings)?)
             .with_no_client_auth();

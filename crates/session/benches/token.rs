@@ -8,7 +8,7 @@
 use std::{hint::black_box, time::Duration};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use outgate_journey::session::{TokenVerifier, UnixSeconds};
+use outgate_journey::session::{Terms, TokenVerifier, UnixSeconds};
 use outgate_session::{KeyRing, new_session_id};
 
 const NOW: UnixSeconds = UnixSeconds(1_790_000_000);
@@ -17,7 +17,10 @@ fn token(c: &mut Criterion) {
     let dir = tempfile::tempdir().unwrap();
     let ring = KeyRing::open(&dir.path().join("keys"), "outgate", "outgate", NOW).unwrap();
     let session = new_session_id();
-    let mint = || ring.mint(&session, Duration::from_secs(1800), NOW).unwrap();
+    let mint = || {
+        ring.mint(&session, &Terms::default(), Duration::from_secs(1800), NOW)
+            .unwrap()
+    };
     let verifier = ring.verifier();
     let known = mint();
 

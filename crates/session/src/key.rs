@@ -21,12 +21,56 @@ use zeroize::Zeroizing;
 
 use crate::ring::KeyError;
 
+/// The half of a key that verifies.
+pub(crate) struct PublicKey {
+    parsed: ParsedPublicKey,
+    raw: [u8; 32],
+    /// RFC 7638 thumbprint.
+    pub(crate) kid: Arc<str>,
+}
+
+impl PublicKey {
+    fn of(raw: &[u8]) -> Option<Self> {
+        Some(Self {
+            parsed: ParsedPublicKey::new(&ED25519, raw).ok()?,
+            raw: raw.try_into().ok()?,
+            kid: thumbprint(raw).into(),
+        })
+    }
+
+    /// Reads a JWK (RFC 8037 section 2) that says of itself what it is: another kind of key, or one under a name that
+    /// is not its thumbprint, is none of ours.
+    pub(crate) fn from_jwk(jwk: &serde_json::Value) -> Option<Self> {
+        let member = |name| jwk.get(name)?.as_str();
+        if member("kty")? != "OKP" || member("crv")? != "Ed25519" {
+            return None;
+        }
+        let key = Self::of(&URL_SAFE_NO_PAD.decode(member("x")?).ok()?)?;
+        (member("kid")? == &*key.kid).then_some(key)
+    }
+
+    /// Whether the signature over the message is this key's.
+    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.parsed.verify_sig(message, signature).is_ok()
+    }
+
+    /// As a JWK (RFC 8037 section 2).
+    pub(crate) fn jwk(&self) -> serde_json::Value {
+        json!({
+            "kty": "OKP",
+            "crv": "Ed25519",
+            "x": URL_SAFE_NO_PAD.encode(self.raw),
+            "kid": &*self.kid,
+            "use": "sig",
+            "alg": "EdDSA",
+        })
+    }
+}
+
 /// A signing key with what is derived from it.
 pub(crate) struct TokenKey {
     pair: Ed25519KeyPair,
-    public: ParsedPublicKey,
-    /// RFC 7638 thumbprint of the public key.
-    pub(crate) kid: Arc<str>,
+    pub(crate) public: Arc<PublicKey>,
     /// The encoded JOSE header of every token that this key signs.
     header: String,
     pub(crate) sequence: u64,
@@ -89,15 +133,13 @@ impl TokenKey {
         created: UnixSeconds,
         path: Option<PathBuf>,
     ) -> Result<Self, KeyError> {
-        let raw = pair.public_key().as_ref();
-        let public = ParsedPublicKey::new(&ED25519, raw).map_err(|_| KeyError::Crypto)?;
-        let kid: Arc<str> = thumbprint(raw).into();
+        let public = PublicKey::of(pair.public_key().as_ref()).ok_or(KeyError::Crypto)?;
+        let kid = &public.kid;
         let header =
             URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"EdDSA","typ":"JWT","kid":"{kid}"}}"#));
         Ok(Self {
             pair,
-            public,
-            kid,
+            public: Arc::new(public),
             header,
             sequence,
             created,
@@ -123,23 +165,6 @@ impl TokenKey {
         Ok(token)
     }
 
-    /// Whether the signature over the message is this key's.
-    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        self.public.verify_sig(message, signature).is_ok()
-    }
-
-    /// The public half as a JWK (RFC 8037 section 2).
-    pub(crate) fn jwk(&self) -> serde_json::Value {
-        json!({
-            "kty": "OKP",
-            "crv": "Ed25519",
-            "x": URL_SAFE_NO_PAD.encode(self.pair.public_key()),
-            "kid": &*self.kid,
-            "use": "sig",
-            "alg": "EdDSA",
-        })
-    }
-
     /// Deletes the file. One that is already gone is no error.
     pub(crate) fn delete(&self) -> Result<(), KeyError> {
         let Some(path) = &self.path else {
@@ -161,7 +186,7 @@ impl TokenKey {
 
 impl fmt::Debug for TokenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TokenKey({}, [redacted])", self.kid)
+        write!(f, "TokenKey({}, [redacted])", self.public.kid)
     }
 }
 

@@ -6,11 +6,15 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use outgate_journey::session::{SessionId, UnixSeconds};
+use outgate_journey::{
+    limit_text::LimitsText,
+    policy::SessionLimits,
+    session::{SessionId, Terms, UnixSeconds},
+};
 use outgate_state as state;
 use serde::Serialize;
 
@@ -61,6 +65,7 @@ pub struct KeyRing {
     /// `None`: in memory only.
     dir: Option<PathBuf>,
     shared: Arc<Shared>,
+    told: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 #[derive(Serialize)]
@@ -71,6 +76,10 @@ struct NewClaims<'a> {
     jti: &'a str,
     iat: u64,
     exp: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits: Option<LimitsText>,
 }
 
 impl KeyRing {
@@ -111,20 +120,22 @@ impl KeyRing {
         audience: &str,
         now: UnixSeconds,
     ) -> Result<Self, KeyError> {
-        let keys = Keys::new(without_retired(keys, now)?).ok_or(KeyError::Crypto)?;
+        let keys = serving(keys, now)?;
         Ok(Self {
             dir,
+            told: OnceLock::new(),
             shared: Arc::new(Shared::new(issuer, audience, keys)),
         })
     }
 
-    /// Mints a token for a session.
+    /// Mints a token for a session, which says what the session was given.
     ///
     /// # Errors
     /// [`KeyError::TtlOutOfRange`], [`KeyError::Crypto`].
     pub fn mint(
         &self,
         session: &SessionId,
+        terms: &Terms,
         ttl: Duration,
         now: UnixSeconds,
     ) -> Result<Minted, KeyError> {
@@ -140,14 +151,23 @@ impl KeyRing {
             jti: &token_id,
             iat: now.0,
             exp: expires.0,
+            policy: terms.policy.as_ref().map(|name| name.as_str()),
+            limits: (terms.limits != SessionLimits::default()).then(|| (&terms.limits).into()),
         })
         .map_err(|_| KeyError::Crypto)?;
-        let token = SessionToken::new(self.shared.keys.load().active.sign(&claims)?);
+        let keys = self.shared.keys.load();
+        let active = keys.active.as_ref().ok_or(KeyError::Crypto)?;
+        let token = SessionToken::new(active.sign(&claims)?);
         Ok(Minted {
             token,
             token_id,
             expires,
         })
+    }
+
+    /// Has `told` called after every change of the set of keys. For one listener: the first one stays.
+    pub fn on_change(&self, told: impl Fn() + Send + Sync + 'static) {
+        let _ = self.told.set(Box::new(told));
     }
 
     /// Makes a fresh key that signs from here on. The one before verifies for [`OVERLAP`] more.
@@ -168,7 +188,7 @@ impl KeyRing {
         let due =
             |active: &TokenKey| now.0.saturating_sub(active.created.0) >= ROTATE_AFTER.as_secs();
         let keys = self.shared.keys.load();
-        if !due(&keys.active) && !keys.any_retired(now) {
+        if !keys.active.as_deref().is_some_and(due) && !keys.any_retired(now) {
             return Ok(false);
         }
         drop(keys);
@@ -190,15 +210,18 @@ impl KeyRing {
                 .saturating_add(1);
             keys.push(Arc::new(TokenKey::create(dir, sequence, now)?));
         }
-        let keys = Keys::new(without_retired(keys, now)?).ok_or(KeyError::Crypto)?;
+        let keys = serving(keys, now)?;
         self.shared.keys.store(Arc::new(keys));
+        if let Some(told) = self.told.get() {
+            told();
+        }
         Ok(rotates)
     }
 
     /// The public keys as a JWK set (RFC 7517 section 5).
     #[must_use]
     pub fn jwks(&self) -> serde_json::Value {
-        self.shared.keys.load().jwks()
+        self.shared.keys.load().jwks().clone()
     }
 
     /// A verifier that follows this ring through its rotations.
@@ -234,11 +257,10 @@ fn load(dir: &Path) -> Result<Vec<Arc<TokenKey>>, KeyError> {
     Ok(keys)
 }
 
-/// Each key with the second at which it stops verifying (none for the newest); those past it are deleted.
-fn without_retired(
-    keys: Vec<Arc<TokenKey>>,
-    now: UnixSeconds,
-) -> Result<Vec<VerifyingKey>, KeyError> {
+/// What serves: the newest key signs, and each verifies up to the second at which it stops (none for the newest). Those
+/// past it are deleted.
+fn serving(keys: Vec<Arc<TokenKey>>, now: UnixSeconds) -> Result<Keys, KeyError> {
+    let active = keys.last().map(Arc::clone).ok_or(KeyError::Crypto)?;
     let ends: Vec<_> = keys
         .iter()
         .skip(1)
@@ -251,12 +273,15 @@ fn without_retired(
         .collect();
     let mut kept = Vec::with_capacity(keys.len());
     for (key, ends) in keys.into_iter().zip(ends) {
-        let key = VerifyingKey { key, ends };
-        if key.is_retired(now) {
-            key.key.delete()?;
+        let verifying = VerifyingKey {
+            key: Arc::clone(&key.public),
+            ends,
+        };
+        if verifying.is_retired(now) {
+            key.delete()?;
         } else {
-            kept.push(key);
+            kept.push(verifying);
         }
     }
-    Ok(kept)
+    Ok(Keys::new(Some(active), kept))
 }

@@ -9,11 +9,21 @@ use std::{collections::HashMap, fmt, ops::Range, sync::Arc};
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use outgate_journey::session::{SessionId, TokenClaims, TokenFault, TokenVerifier, UnixSeconds};
+use outgate_journey::{
+    limit_text::LimitsText,
+    policy::SessionLimits,
+    session::{
+        PolicyName, SessionId, Terms, TokenClaims, TokenFault, TokenOrigin, TokenVerifier,
+        UnixSeconds,
+    },
+};
 use quick_cache::sync::Cache;
 use serde::Deserialize;
 
-use crate::{key::TokenKey, ring::MAX_TTL};
+use crate::{
+    key::{PublicKey, TokenKey},
+    ring::MAX_TTL,
+};
 
 /// Longer than any token that this crate mints, and a bound on the work that a guest can ask for.
 const MAX_LENGTH: usize = 4096;
@@ -41,14 +51,17 @@ impl Shared {
 /// The keys of one moment, with the tokens that verified under them. The cache belongs to the keys, so that a
 /// verification which began before a rotation cannot put its result into the cache of after.
 pub(crate) struct Keys {
-    pub(crate) active: Arc<TokenKey>,
+    /// What signs; a gateway that follows another one has nothing that does.
+    pub(crate) active: Option<Arc<TokenKey>>,
     by_kid: HashMap<Arc<str>, VerifyingKey>,
+    /// The newest first.
+    jwks: serde_json::Value,
     cache: Cache<[u8; 32], Verified>,
 }
 
 /// A key, and the second at which it stops verifying.
 pub(crate) struct VerifyingKey {
-    pub(crate) key: Arc<TokenKey>,
+    pub(crate) key: Arc<PublicKey>,
     pub(crate) ends: Option<UnixSeconds>,
 }
 
@@ -66,28 +79,26 @@ struct Verified {
 }
 
 impl Keys {
-    /// From keys, oldest first. `None` if there are none.
-    pub(crate) fn new(keys: Vec<VerifyingKey>) -> Option<Self> {
-        let active = Arc::clone(&keys.last()?.key);
-        let by_kid = keys
-            .into_iter()
-            .map(|key| (Arc::clone(&key.key.kid), key))
-            .collect();
-        Some(Self {
+    /// From keys, oldest first.
+    pub(crate) fn new(active: Option<Arc<TokenKey>>, keys: Vec<VerifyingKey>) -> Self {
+        let jwks: Vec<_> = keys.iter().rev().map(|key| key.key.jwk()).collect();
+        Self {
             active,
-            by_kid,
+            jwks: serde_json::json!({ "keys": jwks }),
+            by_kid: keys
+                .into_iter()
+                .map(|key| (Arc::clone(&key.key.kid), key))
+                .collect(),
             cache: Cache::new(CACHED_TOKENS),
-        })
+        }
     }
 
     pub(crate) fn any_retired(&self, now: UnixSeconds) -> bool {
         self.by_kid.values().any(|key| key.is_retired(now))
     }
 
-    pub(crate) fn jwks(&self) -> serde_json::Value {
-        let mut keys: Vec<_> = self.by_kid.values().map(|key| &key.key).collect();
-        keys.sort_by_key(|key| std::cmp::Reverse(key.sequence));
-        serde_json::json!({ "keys": keys.iter().map(|key| key.jwk()).collect::<Vec<_>>() })
+    pub(crate) const fn jwks(&self) -> &serde_json::Value {
+        &self.jwks
     }
 }
 
@@ -195,6 +206,8 @@ struct Claims {
     iat: u64,
     exp: u64,
     nbf: Option<u64>,
+    policy: Option<String>,
+    limits: Option<LimitsText>,
 }
 
 #[derive(Deserialize)]
@@ -239,8 +252,10 @@ impl Claims {
         let expires = UnixSeconds(self.exp);
         let claims = Arc::new(TokenClaims {
             session,
+            terms: terms(self.policy.as_deref(), self.limits.as_ref())?,
             token_id: self.jti.into(),
             expires,
+            origin: TokenOrigin::Own,
         });
         if now >= expires {
             return Err(TokenFault::Expired(claims));
@@ -251,6 +266,19 @@ impl Claims {
             good: UnixSeconds(from)..until,
         })
     }
+}
+
+/// Terms that cannot be read are not taken for none.
+fn terms(policy: Option<&str>, limits: Option<&LimitsText>) -> Result<Terms, TokenFault> {
+    let policy = policy
+        .map(|name| PolicyName::parse(name).ok_or(TokenFault::Invalid("policy is no name")))
+        .transpose()?;
+    let limits = limits
+        .map(SessionLimits::try_from)
+        .transpose()
+        .map_err(|_| TokenFault::Invalid("unreadable limits"))?
+        .unwrap_or_default();
+    Ok(Terms { policy, limits })
 }
 
 /// Base64url as RFC 7515 writes it: no padding, no white space, no stray bits at the end. One text, one meaning.

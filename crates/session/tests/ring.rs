@@ -11,7 +11,7 @@ mod support;
 use std::{fs, os::unix::fs::PermissionsExt, thread, time::Duration};
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, jwk::JwkSet};
-use outgate_journey::session::{TokenFault, TokenVerifier, UnixSeconds};
+use outgate_journey::session::{Terms, TokenFault, TokenVerifier, UnixSeconds};
 use outgate_session::{KeyError, KeyRing, OVERLAP, ROTATE_AFTER, new_session_id};
 use support::{Fixture, HALF_HOUR, NOW, Refusal, at, claims, open, session, with};
 
@@ -21,7 +21,10 @@ const DAY: i64 = 24 * 60 * 60;
 fn what_is_minted_verifies() {
     let fixture = Fixture::new();
     let id = new_session_id();
-    let minted = fixture.ring.mint(&id, HALF_HOUR, NOW).unwrap();
+    let minted = fixture
+        .ring
+        .mint(&id, &Terms::default(), HALF_HOUR, NOW)
+        .unwrap();
     let claims = fixture.verify(minted.token.expose(), NOW).unwrap();
     assert_eq!(claims.session, id);
     assert_eq!(*claims.token_id, *minted.token_id);
@@ -49,9 +52,12 @@ fn a_token_lives_between_a_second_and_an_hour() {
         (3_600_000, true),
         (3_600_001, false),
     ] {
-        let minted = fixture
-            .ring
-            .mint(&session(), Duration::from_millis(millis), NOW);
+        let minted = fixture.ring.mint(
+            &session(),
+            &Terms::default(),
+            Duration::from_millis(millis),
+            NOW,
+        );
         match minted {
             Ok(minted) => assert!(
                 allowed && fixture.verify(minted.token.expose(), NOW).is_ok(),
@@ -63,7 +69,12 @@ fn a_token_lives_between_a_second_and_an_hour() {
             ),
         }
     }
-    assert!(fixture.ring.mint(&session(), Duration::MAX, NOW).is_err());
+    assert!(
+        fixture
+            .ring
+            .mint(&session(), &Terms::default(), Duration::MAX, NOW)
+            .is_err()
+    );
 }
 
 #[test]
@@ -162,7 +173,9 @@ fn a_clock_that_went_back_changes_nothing_and_breaks_nothing() {
     let fresh = fixture.newest_key();
     let reopened = open(&fixture.dir(), at(-365 * DAY));
     for ring in [&fixture.ring, &reopened] {
-        let minted = ring.mint(&session(), HALF_HOUR, at(-365 * DAY)).unwrap();
+        let minted = ring
+            .mint(&session(), &Terms::default(), HALF_HOUR, at(-365 * DAY))
+            .unwrap();
         assert_eq!(
             decode_header(minted.token.expose()).unwrap().kid.unwrap(),
             fresh.kid
@@ -190,7 +203,12 @@ fn a_clock_that_leaps_ahead_rotates_once() {
     assert!(
         fixture
             .ring
-            .mint(&session(), HALF_HOUR, UnixSeconds(u64::MAX))
+            .mint(
+                &session(),
+                &Terms::default(),
+                HALF_HOUR,
+                UnixSeconds(u64::MAX)
+            )
             .is_ok()
     );
 }
@@ -241,7 +259,9 @@ fn rings_that_open_at_once_are_one_ring() {
     });
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
     for ring in &rings {
-        let minted = ring.mint(&session(), HALF_HOUR, NOW).unwrap();
+        let minted = ring
+            .mint(&session(), &Terms::default(), HALF_HOUR, NOW)
+            .unwrap();
         assert!(
             rings
                 .iter()
@@ -329,7 +349,10 @@ fn a_file_that_is_no_key_is_refused_by_name_and_left_alone() {
 fn nothing_shows_a_token_or_a_key() {
     let fixture = Fixture::new();
     let key = fixture.newest_key();
-    let minted = fixture.ring.mint(&session(), HALF_HOUR, NOW).unwrap();
+    let minted = fixture
+        .ring
+        .mint(&session(), &Terms::default(), HALF_HOUR, NOW)
+        .unwrap();
     let claims = fixture.verify(minted.token.expose(), NOW).unwrap();
     let faults = [
         fixture.verify("a.b.c", NOW),
@@ -363,7 +386,9 @@ fn nothing_shows_a_token_or_a_key() {
 fn a_ring_in_memory_signs_what_it_alone_verifies() {
     let one = KeyRing::in_memory("outgate-test", "outgate", NOW).unwrap();
     let other = KeyRing::in_memory("outgate-test", "outgate", NOW).unwrap();
-    let minted = one.mint(&session(), HALF_HOUR, NOW).unwrap();
+    let minted = one
+        .mint(&session(), &Terms::default(), HALF_HOUR, NOW)
+        .unwrap();
     let token = minted.token.expose();
     assert!(one.verifier().verify(token, NOW).is_ok());
     assert_eq!(

@@ -122,6 +122,14 @@ pub fn create_private_dir(path: &Path) -> Result<(), StateError> {
 /// # Errors
 /// [`StateError`]: also where group or others have any right to it, or another user than root owns it.
 pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, StateError> {
+    read_private_up_to(path, READ_LIMIT)
+}
+
+/// As [`read_private`], with another bound on its length, in bytes.
+///
+/// # Errors
+/// As [`read_private`].
+pub fn read_private_up_to(path: &Path, limit: u64) -> Result<Zeroizing<Vec<u8>>, StateError> {
     // Non-blocking, so that a fifo in the file's place cannot hold the start up.
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let mut file = OpenOptions::new()
@@ -131,10 +139,10 @@ pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, StateError> {
         .map_err(failed("read", path))?;
     // Judged on the open file: a check by name would be of another file, if it were swapped in between.
     let meta = file.metadata().map_err(failed("read", path))?;
-    if !meta.is_file() || meta.len() > READ_LIMIT {
+    if !meta.is_file() || meta.len() > limit {
         return Err(StateError::WrongKind {
             path: path.to_owned(),
-            wanted: "a file of at most 4 MiB",
+            wanted: "a file that is not too large",
         });
     }
     check_owner(path, &meta)?;

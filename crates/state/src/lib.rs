@@ -9,6 +9,7 @@ mod pem;
 
 pub use file::{
     Created, DirLock, StateError, create_private_dir, create_private_exclusive,
-    create_public_exclusive, lock_dir, read_private, write_private_atomic, write_public_atomic,
+    create_public_exclusive, lock_dir, read_private, read_private_up_to, write_private_atomic,
+    write_public_atomic,
 };
 pub use pem::{certificate_to_pem, private_key_from_pem, private_key_to_pem};

@@ -63,6 +63,20 @@ impl TestCa {
         &self.der
     }
 
+    /// A certificate for `names`, good at either end of a connection, and its key, in PEM.
+    #[must_use]
+    pub fn issue_pem(&self, names: &[&str]) -> (String, String) {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("host names");
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let key = KeyPair::generate().expect("a P-256 key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        (certificate.pem(), key.serialize_pem())
+    }
+
     /// A key and a certificate of this kind for `names`.
     #[must_use]
     pub fn issue(&self, kind: CertificateKind, names: &[String]) -> CertifiedKey {

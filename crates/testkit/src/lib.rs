@@ -22,7 +22,7 @@ pub mod websocket;
 pub use certs::{CertificateKind, TestCa};
 pub use channel::{Channel, Streaming};
 pub use dns::{DnsAnswer, DnsServer};
-pub use gateway::{Gateway, GatewayOptions};
+pub use gateway::{CommandOutput, Gateway, GatewayOptions};
 pub use guest::{Guest, Outcome, TlsOptions, Way};
 pub use message::{Headers, Req, Response};
 pub use origin::{Alpn, Origin, OriginOptions, Seen};

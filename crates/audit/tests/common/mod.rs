@@ -8,19 +8,50 @@
     reason = "a test helper fails loudly"
 )]
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use outgate_audit::{AuditLog, show};
+use outgate_audit::{
+    AuditKey, AuditLog, AuditOptions, Report, Rotation, VerifyError, VerifyOptions, show,
+};
+use outgate_clock::FakeClock;
 use outgate_journey::{
     denial::DenyCode,
-    record::{AuditSink, DecisionRecord, Ending, Entry, Verdict},
-    session::SessionId,
+    record::{AuditEvent, AuditSink, DecisionRecord, Ending, Entry, Verdict},
+    session::{SessionId, UnixSeconds},
 };
 
 pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// 2026-09-21T14:13:20Z, the time of the first record.
+pub(crate) const NOW: UnixSeconds = UnixSeconds(1_790_000_000);
+pub(crate) const DAY: Duration = Duration::from_secs(86_400);
+
+/// A log of one file, on a clock that stands still.
+pub(crate) fn options() -> AuditOptions {
+    options_at(&Arc::new(FakeClock::at(NOW)), Rotation::NEVER)
+}
+
+pub(crate) fn options_at(clock: &Arc<FakeClock>, rotation: Rotation) -> AuditOptions {
+    AuditOptions {
+        clock: clock.clone(),
+        key: AuditKey::in_memory().unwrap(),
+        rotation,
+    }
+}
+
+pub(crate) fn open(dir: &Path) -> AuditLog {
+    AuditLog::open(dir, options()).unwrap()
+}
+
+pub(crate) fn verify(path: &Path) -> Result<Report, VerifyError> {
+    outgate_audit::verify(path, &VerifyOptions::default(), |_| {})
+}
+
+pub(crate) fn record(number: u64) -> AuditEvent {
+    AuditEvent::Decision(Box::new(decision(number)))
+}
 
 /// A record like those of real traffic: every third is a refusal.
-pub(crate) fn record(number: u64) -> DecisionRecord {
+pub(crate) fn decision(number: u64) -> DecisionRecord {
     let client = ([127, 0, 0, 1], 40_000).into();
     let entry =
         [Entry::Bumped, Entry::Connect, Entry::AbsoluteForm][usize::try_from(number % 3).unwrap()];
@@ -45,7 +76,7 @@ pub(crate) fn record(number: u64) -> DecisionRecord {
 
 /// Opens, writes so many records and closes.
 pub(crate) fn write(dir: &Path, numbers: std::ops::Range<u64>) {
-    let log = AuditLog::open(dir).unwrap();
+    let log = open(dir);
     for number in numbers {
         log.record(record(number));
     }

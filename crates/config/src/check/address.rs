@@ -14,7 +14,7 @@ use outgate_journey::{
     policy::Rule,
 };
 
-use super::{check_sockets, report::Report};
+use super::{listen::check_sockets, report::Report};
 use crate::{
     ResolverConfig,
     file::{AnyOneOrMany, FileAddresses, FileResolver},

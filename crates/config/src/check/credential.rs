@@ -5,10 +5,15 @@ use std::{collections::BTreeMap, path::Path};
 use outgate_journey::policy::{CredentialName, CredentialSource};
 
 use super::{check_path, destination, report::Report};
-use crate::{file::FileCredential, node::KeyPath};
+use crate::{
+    file::{FileCredential, FileSource},
+    node::KeyPath,
+};
 
+/// `use_is_known`: whether the destinations are in this file, so that a credential which nothing injects is a mistake.
 pub(super) fn check_credentials(
     credentials: &BTreeMap<String, FileCredential>,
+    use_is_known: bool,
     folder: &Path,
     report: &mut Report<'_>,
 ) -> BTreeMap<CredentialName, CredentialSource> {
@@ -23,7 +28,7 @@ pub(super) fn check_credentials(
                 "use 1 to 64 letters, digits, `.`, `_` and `-`",
             );
         }
-        if !destination::mentions_credential(report.root(), name) {
+        if use_is_known && !destination::mentions_credential(report.root(), name) {
             report.error_at_key(
                 "unused_credential",
                 &path,
@@ -31,7 +36,7 @@ pub(super) fn check_credentials(
                 "add `inject: { credential: … }` to a destination, or take the credential out",
             );
         }
-        if let Some(source) = check_source(credential, &path.key("from"), folder, report) {
+        if let Some(source) = check_source(&credential.from, &path.key("from"), folder, report) {
             checked.insert(CredentialName::new(name.as_str()), source);
         }
     }
@@ -51,13 +56,13 @@ pub(crate) fn is_variable_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-fn check_source(
-    credential: &FileCredential,
+pub(super) fn check_source(
+    source: &FileSource,
     path: &KeyPath,
     folder: &Path,
     report: &mut Report<'_>,
 ) -> Option<CredentialSource> {
-    match (&credential.from.env, &credential.from.file) {
+    match (&source.env, &source.file) {
         (Some(name), None) => {
             let valid = is_variable_name(name);
             if !valid {
@@ -78,7 +83,7 @@ fn check_source(
             report.error(
                 "one_source",
                 path,
-                "a credential comes from exactly one place".to_owned(),
+                "a secret comes from exactly one place".to_owned(),
                 "write either `{ env: NAME }` or `{ file: path }`",
             );
             None

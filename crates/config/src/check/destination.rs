@@ -13,9 +13,7 @@ use super::{
     request::check_requests,
 };
 use crate::{
-    file::{
-        FileConfig, FileDestination, FilePosture, FileProtocol, FileToken, OneOrMany, PortNumber,
-    },
+    file::{FileDestination, FilePosture, FileProtocol, FileToken, OneOrMany, PortNumber, Shared},
     node::{KeyPath, Node},
 };
 
@@ -30,7 +28,7 @@ pub(super) fn mentions_credential(root: &Node, name: &str) -> bool {
         .any(|entry| entry.value.text() == Some(name))
 }
 
-pub(super) fn check_destinations(file: &FileConfig, report: &mut Report<'_>) -> Vec<Rule> {
+pub(super) fn check_destinations(file: &Shared<'_>, report: &mut Report<'_>) -> Vec<Rule> {
     let base = KeyPath::of("destinations");
     if file.destinations.is_empty() && !report.touched(&base) {
         report.warn(
@@ -42,7 +40,7 @@ pub(super) fn check_destinations(file: &FileConfig, report: &mut Report<'_>) -> 
     }
     let mut rules = Vec::new();
     let mut taken = Taken::new();
-    for (path, written) in report.places(&base, &file.destinations) {
+    for (path, written) in report.places(&base, file.destinations) {
         let Some(rule) = check_destination(written, file.posture, &path, report) else {
             continue;
         };

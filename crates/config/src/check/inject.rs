@@ -66,16 +66,11 @@ pub(super) fn check_form(
     }
 }
 
-/// Looks at the file as written: a credential that was itself reported is known all the same.
 fn check_known(name: &str, path: &KeyPath, report: &mut Report<'_>) {
-    let entries = report
-        .root()
-        .entry("credentials")
-        .map_or(&[][..], |entry| entry.value.entries());
-    if entries.iter().any(|entry| entry.key == name) {
+    let known: Vec<&str> = report.credentials().iter().map(String::as_str).collect();
+    if known.contains(&name) {
         return;
     }
-    let known: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
     let help = similar(name, &known).map_or_else(
         || "add it under `credentials`, or name one that is there".to_owned(),
         |meant| format!("did you mean `{meant}`?"),

@@ -3,58 +3,17 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use http::HeaderName;
 use outgate_journey::policy::{Rate, SessionLimits};
 
-use super::{inject, report::Report};
+use super::report::Report;
 use crate::{
-    Sessions, Timeouts,
-    file::{DurationText, FileSessionLimits, FileSessions, FileTimeouts, RateText},
+    Timeouts,
+    file::{DurationText, FileSessionLimits, FileTimeouts, RateText, SizeText},
     node::KeyPath,
     scalar,
 };
 
-pub(super) fn check_sessions(
-    sessions: Option<&FileSessions>,
-    report: &mut Report<'_>,
-) -> (Sessions, Vec<HeaderName>, SessionLimits) {
-    let defaults = Sessions::default();
-    let base = KeyPath::of("sessions");
-    let Some(sessions) = sessions else {
-        return (defaults, Vec::new(), SessionLimits::default());
-    };
-    let bounds = Duration::from_secs(1)..=Duration::from_secs(3600);
-    let ttl = check_duration(
-        sessions.ttl.as_ref(),
-        defaults.ttl,
-        &bounds,
-        &base.key("ttl"),
-        report,
-    );
-    let texts = sessions
-        .token_headers
-        .as_ref()
-        .map_or(&[][..], |list| &list.0);
-    let mut headers = Vec::new();
-    for (path, text) in report.places(&base.key("token_headers"), texts) {
-        let Some(name) = inject::check_sendable_header(text, &path, report) else {
-            continue;
-        };
-        if headers.contains(&name) {
-            report.duplicate(&path, name.as_str());
-        } else {
-            headers.push(name);
-        }
-    }
-    let limits = sessions
-        .limits
-        .as_ref()
-        .map(|limits| check_session_limits(limits, &base.key("limits"), report))
-        .unwrap_or_default();
-    (Sessions { ttl }, headers, limits)
-}
-
-fn check_session_limits(
+pub(super) fn check_session_limits(
     limits: &FileSessionLimits,
     base: &KeyPath,
     report: &mut Report<'_>,
@@ -74,18 +33,7 @@ fn check_session_limits(
             "concurrent_connections",
             report,
         ),
-        bytes_out: limits.bytes_out.as_ref().and_then(|text| {
-            let bytes = scalar::size(&text.0);
-            if bytes.is_none() {
-                report.error(
-                    "invalid_size",
-                    &base.key("bytes_out"),
-                    "not a number of bytes, at least 1".to_owned(),
-                    "write a number and a unit, as in `500MB` or `1GiB`",
-                );
-            }
-            bytes
-        }),
+        bytes_out: check_size(limits.bytes_out.as_ref(), &base.key("bytes_out"), report),
         distinct_destinations: count(
             limits.distinct_destinations,
             "distinct_destinations",
@@ -129,7 +77,26 @@ pub(super) fn check_rate(
     rate
 }
 
-fn check_duration(
+/// Reads `1GiB`.
+pub(super) fn check_size(
+    text: Option<&SizeText>,
+    path: &KeyPath,
+    report: &mut Report<'_>,
+) -> Option<u64> {
+    let bytes = scalar::size(&text?.0);
+    if bytes.is_none() {
+        report.error(
+            "invalid_size",
+            path,
+            "not a number of bytes, at least 1".to_owned(),
+            "write a number and a unit, as in `500MB` or `1GiB`",
+        );
+    }
+    bytes
+}
+
+/// Reads `30m`, and checks it against its bounds.
+pub(super) fn check_duration(
     text: Option<&DurationText>,
     default: Duration,
     bounds: &RangeInclusive<Duration>,
@@ -146,9 +113,9 @@ fn check_duration(
             path,
             "outside the allowed range".to_owned(),
             &format!(
-                "write a duration from {:?} to {}m",
-                bounds.start(),
-                bounds.end().as_secs() / 60
+                "write a duration from {} to {}",
+                scalar::duration_text(*bounds.start()),
+                scalar::duration_text(*bounds.end())
             ),
         ),
         None => report.error(

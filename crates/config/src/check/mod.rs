@@ -3,118 +3,156 @@
 //! is told once.
 
 mod address;
+mod audit;
+mod control;
 pub(crate) mod credential;
 pub(crate) mod destination;
 mod inject;
+mod issuer;
 mod limit;
+mod listen;
+mod name;
+mod operator;
+mod policy;
 mod report;
 mod request;
 mod service;
+mod session;
+mod shared;
 mod upstream;
+mod url;
 
 use std::{
     collections::HashSet,
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use outgate_journey::{address::DenySet, policy::Policy};
+use outgate_journey::address::DenySet;
+use serde::de::DeserializeOwned;
 
 use crate::{
-    Config, Listen, MAX_FILE_BYTES, Problems, Service,
-    file::{FileCatalog, FileConfig, FileListen},
+    Config, MAX_DOCUMENT_BYTES, MAX_FILE_BYTES, Problem, Problems, Service,
+    file::{FileCatalog, FileConfig, FileShared, VERSION},
     node::KeyPath,
     read::read,
     secrecy::secret_lines,
     yaml::read_tree,
 };
 use report::Report;
+use shared::{CheckedShared, check_shared};
 
 /// See [`Config::parse`].
 pub(crate) fn parse(name: &str, text: &str, folder: &Path) -> Result<Config, Problems> {
-    if text.len() > MAX_FILE_BYTES {
-        return Err(Problems::too_large(name));
-    }
-    let mut problems = Vec::new();
-    let Ok(root) = read_tree(text, &mut problems) else {
-        return Err(Problems::new(name, text, problems, HashSet::new()));
-    };
-    let (file, dropped) = read::<FileConfig>(&root, &mut problems);
-    let mut report = Report::new(&root, &dropped, problems);
-    let config = file.and_then(|file| check(&file, folder, &mut report));
-    let (problems, warnings) = report.finish();
-    match config {
-        Some(config) if problems.is_empty() => Ok(Config { warnings, ..config }),
-        _ => Err(Problems::new(name, text, problems, secret_lines(&root))),
-    }
+    let (config, warnings) = read_checked(name, text, MAX_FILE_BYTES, |file, report| {
+        check(file, folder, report)
+    })?;
+    Ok(Config { warnings, ..config })
 }
 
 /// The services of a catalog, a file of its own.
 pub(crate) fn parse_catalog(name: &str, text: &str) -> Result<Vec<Service>, Problems> {
+    let check = |file: &FileCatalog, report: &mut Report<'_>| {
+        let path = KeyPath::of("services");
+        Some(service::check_list(&file.services, &path, report))
+    };
+    read_checked(name, text, MAX_FILE_BYTES, check).map(|(services, _)| services)
+}
+
+/// What a control plane gave, on the gateway whose own file is `base`. Its warnings were told where it was written.
+pub(crate) fn parse_shared(
+    name: &str,
+    text: &str,
+    base: &Config,
+    folder: &Path,
+) -> Result<CheckedShared, Problems> {
+    let check = |file: &FileShared, report: &mut Report<'_>| {
+        check_version(file.version, report);
+        let own = base.credentials.keys().map(|name| name.as_str().to_owned());
+        report.know_credentials(own.collect());
+        Some(check_shared(
+            &file.shared(),
+            &base.operator.oidc,
+            folder,
+            report,
+        ))
+    };
+    read_checked(name, text, MAX_DOCUMENT_BYTES, check).map(|(shared, _)| shared)
+}
+
+/// Reads a text and has it checked: what came of it and the warnings, or every problem.
+fn read_checked<T: DeserializeOwned, C>(
+    name: &str,
+    text: &str,
+    limit: usize,
+    check: impl FnOnce(&T, &mut Report<'_>) -> Option<C>,
+) -> Result<(C, Vec<Problem>), Problems> {
+    if text.len() > limit {
+        return Err(Problems::too_large(name, limit));
+    }
     let mut problems = Vec::new();
     let Ok(root) = read_tree(text, &mut problems) else {
         return Err(Problems::new(name, text, problems, HashSet::new()));
     };
-    let (file, dropped) = read::<FileCatalog>(&root, &mut problems);
+    let (file, dropped) = read::<T>(&root, &mut problems);
     let mut report = Report::new(&root, &dropped, problems);
-    let services = file.map_or_else(Vec::new, |file| {
-        service::check_list(&file.services, &KeyPath::of("services"), &mut report)
-    });
-    let (problems, _) = report.finish();
-    if problems.is_empty() {
-        Ok(services)
-    } else {
-        Err(Problems::new(name, text, problems, secret_lines(&root)))
+    let checked = file.and_then(|file| check(&file, &mut report));
+    let (problems, warnings) = report.finish();
+    match checked {
+        Some(checked) if problems.is_empty() => Ok((checked, warnings)),
+        _ => Err(Problems::new(name, text, problems, secret_lines(&root))),
     }
 }
 
 fn check(file: &FileConfig, folder: &Path, report: &mut Report<'_>) -> Option<Config> {
     check_version(file.version, report);
-    let listen = check_listen(file.listen.as_ref(), report);
-    let state_dir = file
-        .state_dir
-        .as_ref()
-        .and_then(|text| check_path(text, &KeyPath::of("state_dir"), folder, report));
-    let audit_dir = file
-        .audit
-        .as_ref()
-        .and_then(|audit| audit.dir.as_ref())
-        .and_then(|text| check_path(text, &KeyPath::of("audit").key("dir"), folder, report));
-    let credentials = credential::check_credentials(&file.credentials, folder, report);
-    let rules = destination::check_destinations(file, report);
-    let (sessions, token_headers, session_limits) =
-        limit::check_sessions(file.sessions.as_ref(), report);
+    let listen = listen::check_listen(file.listen.as_ref(), folder, report);
+    let state_dir = KeyPath::of("state_dir");
+    let state_dir = check_optional_path(file.state_dir.as_ref(), &state_dir, folder, report);
+    let dir = file.audit.as_ref().and_then(|audit| audit.dir.as_ref());
+    let audit_dir = check_optional_path(dir, &KeyPath::of("audit").key("dir"), folder, report);
+    let audit = audit::check_audit(file.audit.as_ref(), folder, report);
+    let operator = operator::check_operator(file, folder, report);
+    let is_own = !control::follows(report);
+    let credentials = credential::check_credentials(&file.credentials, is_own, folder, report);
+    let control = control::check_control(file.control.as_ref(), folder, report);
+    let shared = if is_own {
+        check_shared(&file.shared(), &operator.oidc, folder, report)
+    } else {
+        CheckedShared::nothing()
+    };
     let resolver = address::check_resolver(file.resolver.as_ref(), report);
     let deny_set = DenySet::new(resolver.exceptions.clone(), Arc::new([]));
     address::check_fixed_hosts(
         &resolver.hosts,
         file.resolver.as_ref(),
-        &rules,
+        &shared.rules,
         &deny_set,
         report,
     );
     let upstream = upstream::check_upstream(file.upstream.as_ref(), folder, report);
     let timeouts = limit::check_timeouts(file.timeouts.as_ref(), report);
-    Some(Config {
+    let services = service::check_services(file.services.as_ref(), report);
+    let config = Config {
         listen: listen?,
         state_dir,
         credentials,
-        policy: Policy::new(rules, deny_set, session_limits, token_headers),
-        sessions,
         resolver,
         upstream,
         timeouts,
         audit_dir,
-        posture: destination::default_posture(file.posture),
-        services: service::check_services(file.services.as_ref(), report),
-        warnings: Vec::new(),
-    })
+        audit,
+        operator,
+        control,
+        services,
+        ..Config::without_file()
+    };
+    Some(shared.into_config(config, deny_set))
 }
 
 fn check_version(version: Option<u32>, report: &mut Report<'_>) {
     match version {
-        Some(1) => {}
+        Some(VERSION) => {}
         Some(_) => report.error(
             "unsupported_version",
             &KeyPath::of("version"),
@@ -123,67 +161,6 @@ fn check_version(version: Option<u32>, report: &mut Report<'_>) {
         ),
         None => report.missing(&KeyPath::default(), "version", "add `version: 1`"),
     }
-}
-
-fn check_listen(listen: Option<&FileListen>, report: &mut Report<'_>) -> Option<Listen> {
-    const EXAMPLE: &str = "127.0.0.1:8080";
-    let Some(listen) = listen else {
-        return Some(Listen::nowhere());
-    };
-    let base = KeyPath::of("listen");
-    let max_connections = match listen.max_connections {
-        None => Some(Listen::MAX_CONNECTIONS),
-        Some(number) => limit::check_at_least_one(number, &base.key("max_connections"), report)
-            .and_then(|number| usize::try_from(number).ok()),
-    };
-    let Some(proxy) = &listen.proxy else {
-        report.missing(&base, "proxy", &format!("add `proxy: {EXAMPLE}`"));
-        return None;
-    };
-    let path = base.key("proxy");
-    let sockets = check_sockets(&proxy.0, &path, EXAMPLE, report);
-    for (path, socket) in &sockets {
-        if !socket.ip().is_loopback() {
-            report.warn(
-                "listens_beyond_loopback",
-                path,
-                format!("{socket} can be reached from other machines"),
-                "make sure that only the guests can connect to it, or listen on 127.0.0.1",
-            );
-        }
-    }
-    Some(Listen {
-        proxy: sockets.into_iter().map(|(_, socket)| socket).collect(),
-        max_connections: max_connections?,
-    })
-}
-
-/// Reads `address:port` texts, with their places: not empty, no duplicates.
-fn check_sockets(
-    texts: &[String],
-    path: &KeyPath,
-    example: &str,
-    report: &mut Report<'_>,
-) -> Vec<(KeyPath, SocketAddr)> {
-    report.refuse_empty(texts, path);
-    let mut sockets: Vec<(KeyPath, SocketAddr)> = Vec::new();
-    for (path, text) in report.places(path, texts) {
-        let Ok(socket) = text.parse::<SocketAddr>() else {
-            report.error(
-                "invalid_socket",
-                &path,
-                "not an IP address and a port".to_owned(),
-                &format!("write an address and a port, as in `{example}` or `\"[::1]:8080\"`"),
-            );
-            continue;
-        };
-        if sockets.iter().any(|(_, known)| *known == socket) {
-            report.duplicate(&path, &socket.to_string());
-        } else {
-            sockets.push((path, socket));
-        }
-    }
-    sockets
 }
 
 fn check_path(
@@ -203,4 +180,13 @@ fn check_path(
     }
     // `join` keeps an absolute path as it is.
     Some(folder.join(text))
+}
+
+fn check_optional_path(
+    text: Option<&String>,
+    path: &KeyPath,
+    folder: &Path,
+    report: &mut Report<'_>,
+) -> Option<PathBuf> {
+    check_path(text?, path, folder, report)
 }

@@ -11,16 +11,30 @@ pub(super) struct Report<'t> {
     dropped: &'t Dropped,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
+    credentials: Vec<String>,
 }
 
 impl<'t> Report<'t> {
     pub(super) fn new(root: &'t Node, dropped: &'t Dropped, problems: Vec<Problem>) -> Self {
+        let credentials = root.entry("credentials").map(|entry| entry.value.entries());
+        let names = credentials.unwrap_or_default().iter();
         Self {
             root,
             dropped,
             problems,
             warnings: Vec::new(),
+            credentials: names.map(|entry| entry.key.clone()).collect(),
         }
+    }
+
+    /// The names of the credentials in the file as written: one that was itself reported is known all the same.
+    pub(super) fn credentials(&self) -> &[String] {
+        &self.credentials
+    }
+
+    /// For a text whose credentials are in another file.
+    pub(super) fn know_credentials(&mut self, names: Vec<String>) {
+        self.credentials = names;
     }
 
     /// Problems and warnings, the latter sorted by place.

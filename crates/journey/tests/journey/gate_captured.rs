@@ -19,7 +19,7 @@ use outgate_journey::{
 
 use crate::support::{
     FakePlane, Names, OLD, ONE, ONE_RENEWED, TWO, code, finished, get, headers, injecting, policy,
-    query_form, rule, with_form,
+    query_form, rule, session, with_form,
 };
 
 fn port(number: u16) -> Port {
@@ -112,10 +112,11 @@ fn a_name_is_looked_up_only_for_a_live_session_and_only_if_a_rule_lets_it_out() 
         ("a.test", TWO, Err(SessionRevoked)),
     ] {
         let plane = FakePlane::without(&["two"]);
-        let judged = judge_name(&plane, &policy, name, &listener(token)).and_then(|pass| {
-            finished(resolve_name(&plane, &policy, &pass))?;
-            Ok(pass)
-        });
+        let judged =
+            finished(judge_name(&plane, &policy, name, &listener(token))).and_then(|pass| {
+                finished(resolve_name(&plane, &policy, &pass))?;
+                Ok(pass)
+            });
         let seen = judged.as_ref().map(|pass| pass.rule().unwrap().as_str());
         assert_eq!(seen.map_err(Denial::code), expected, "{name} {token}");
         assert_eq!(
@@ -145,7 +146,7 @@ fn a_name_is_answered_with_addresses_that_may_be_dialled_only() {
             names,
             ..FakePlane::default()
         };
-        let pass = judge_name(&plane, &policy, "a.test", &listener(ONE)).unwrap();
+        let pass = finished(judge_name(&plane, &policy, "a.test", &listener(ONE))).unwrap();
         let told = finished(resolve_name(&plane, &policy, &pass));
         if let Err(denial) = &told {
             assert_eq!(denial.session().unwrap().as_str(), "one");
@@ -276,7 +277,8 @@ fn an_open_policy_serves_what_no_rule_covers_and_nothing_that_a_rule_does() {
         rule("shut.test", |rule| rule.posture = Posture::DenyAll),
     ])
     .open_to_all(open, 7);
-    assert_eq!(policy.session_limits().distinct_destinations, Some(7));
+    let bounds = policy.bounds_of(&session(ONE));
+    assert_eq!(bounds.distinct_destinations, Some(7));
     for (target, expected) in [
         ("a.test:443", Ok("rule a.test")),
         ("other.test:443", Ok("rule any.test")),

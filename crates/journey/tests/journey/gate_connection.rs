@@ -6,13 +6,15 @@ use outgate_journey::{
     },
     gate::{
         ConnectionPass, TunnelOpening, TunnelTreatment, judge_connection, judge_opening,
-        opening_is_judged, still_allowed,
+        opening_is_judged,
     },
     policy::{Policy, Posture, Rule, RuleId, TokenDemand, TunnelProtocol},
     session::presented_to_proxy,
 };
 
-use crate::support::{FakePlane, OLD, ONE, TWO, Tokens, allowed, code, headers, policy, rule, to};
+use crate::support::{
+    FakePlane, OLD, ONE, TWO, Tokens, carried_on, code, finished, headers, policy, rule, to,
+};
 
 fn pass_through(rule: &mut Rule) {
     rule.posture = Posture::PassThrough;
@@ -34,7 +36,8 @@ fn connect(
         .map(|token| ("proxy-authorization", *token))
         .collect();
     let headers = headers(&fields);
-    judge_connection(plane, policy, to(target), &presented_to_proxy(&headers))
+    let presented = presented_to_proxy(&headers);
+    finished(judge_connection(plane, policy, to(target), &presented))
         .map_err(|denial| denial.code())
 }
 
@@ -186,10 +189,16 @@ fn only_an_opaque_tunnel_is_carried_unseen() {
     })));
 }
 
+/// A tunnel to `a.test` under a rule changed by `then`.
+fn passed(then: impl FnOnce(&mut Rule)) -> ConnectionPass {
+    let policy = policy(vec![rule("a.test", then)]);
+    connect(&FakePlane::default(), &policy, "a.test:443", &[ONE]).unwrap()
+}
+
 /// Whether a tunnel under a rule changed by `then` goes on when the rule is changed by `now`.
 fn carried(then: impl FnOnce(&mut Rule), now: impl FnOnce(&mut Rule)) -> bool {
-    let held = allowed(&policy(vec![rule("a.test", then)]), "a.test:443");
-    match still_allowed(&policy(vec![rule("a.test", now)]), &held, None) {
+    let held = passed(then);
+    match carried_on(&policy(vec![rule("a.test", now)]), &held, None) {
         Ok(()) => true,
         Err(denial) => {
             assert_eq!(denial.code(), PolicyChanged);
@@ -233,8 +242,8 @@ fn a_later_policy_closes_tunnels_that_it_would_not_carry_in_the_same_way() {
         pass_through(rule);
         rule.requests.deny.push(Default::default());
     }));
-    let held = allowed(&policy(vec![rule("a.test", unchanged)]), "a.test:443");
-    let empty = still_allowed(&policy(Vec::new()), &held, None);
+    let held = passed(unchanged);
+    let empty = carried_on(&policy(Vec::new()), &held, None);
     assert_eq!(code(empty), Some(PolicyChanged));
 }
 
@@ -252,9 +261,9 @@ fn a_later_policy_leaves_tunnels_alone_whose_treatment_is_the_same() {
         .deny
         .push(Default::default())));
     // The name may be covered by another rule: what counts is how it is served.
-    let held = allowed(&policy(vec![rule("a.test", unchanged)]), "a.test:443");
+    let held = passed(unchanged);
     let by_wildcard = policy(vec![rule("*.test", unchanged)]);
-    assert_eq!(code(still_allowed(&by_wildcard, &held, None)), None);
+    assert_eq!(code(carried_on(&by_wildcard, &held, None)), None);
 }
 
 #[test]
@@ -269,7 +278,8 @@ fn a_refused_connection_of_a_known_session_names_the_session() {
     ] {
         let headers = headers(&[("proxy-authorization", token)]);
         let presented = presented_to_proxy(&headers);
-        let denial = judge_connection(&plane, &policy, to(target), &presented).unwrap_err();
+        let denial =
+            finished(judge_connection(&plane, &policy, to(target), &presented)).unwrap_err();
         let named = denial.session().map(|id| id.as_str());
         assert_eq!(named, session, "{target} {token}");
     }
@@ -277,13 +287,13 @@ fn a_refused_connection_of_a_known_session_names_the_session() {
 
 #[test]
 fn a_tunnel_ends_when_its_address_is_denied() {
-    let held = allowed(&policy(vec![rule("a.test", |_| {})]), "a.test:443");
+    let held = passed(unchanged);
     let again = policy(vec![rule("a.test", |_| {})]);
     let dialled = |text: &str| Some(text.parse().unwrap());
     assert_eq!(
-        code(still_allowed(&again, &held, dialled("8.8.8.8:443"))),
+        code(carried_on(&again, &held, dialled("8.8.8.8:443"))),
         None
     );
-    let inwards = still_allowed(&again, &held, dialled("10.0.0.7:443"));
+    let inwards = carried_on(&again, &held, dialled("10.0.0.7:443"));
     assert_eq!(code(inwards), Some(PolicyChanged));
 }

@@ -90,7 +90,7 @@ fn each_stage_speaks_only_when_every_stage_before_it_passed() {
     assert_eq!(outcome(&plane, &policy, &asked), Not(TokenMissing));
     asked.headers.push(("authorization", ONE));
     assert_eq!(outcome(&plane, &policy, &asked), Not(SessionRevoked));
-    plane.ended.0.clear();
+    plane.ended.ended.clear();
     assert_eq!(outcome(&plane, &policy, &asked), Not(PathNotAllowed));
     asked.target = "/v1/x";
     assert_eq!(outcome(&plane, &policy, &asked), Not(MethodNotAllowed));

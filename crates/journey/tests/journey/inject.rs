@@ -27,7 +27,13 @@ fn plan(
     };
     let permit = permit(&policy, destination);
     let admission = admit(&plane.counters, &policy, permit, Some(session(ONE))).unwrap();
-    plan_injection(&plane.vault, &plane.store, admission, presentation)
+    plan_injection(
+        &plane.vault,
+        &plane.store,
+        &plane.ended,
+        admission,
+        presentation,
+    )
 }
 
 fn in_clear(over_plaintext: bool) -> Rule {

@@ -10,6 +10,7 @@
 mod support;
 
 mod authorize;
+mod confined;
 mod gate_captured;
 mod gate_connection;
 mod gate_request;

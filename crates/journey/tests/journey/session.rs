@@ -4,7 +4,7 @@ use outgate_journey::{
     denial::DenyCode,
     policy::InjectionForm,
     session::{
-        PresentedToken, SessionId, TokenSlot, authenticate, check_denylist,
+        PresentedToken, SessionEnd, SessionId, TokenSlot, authenticate, check_denylist,
         presented_to_destination, presented_to_proxy,
     },
 };
@@ -216,7 +216,7 @@ fn a_verifier_that_knows_no_key_lets_no_token_in() {
 
 #[test]
 fn an_ended_session_stays_out_with_whichever_of_its_tokens() {
-    let ended = Ended(["one".to_owned()].into());
+    let ended = Ended::by(&["one"], SessionEnd::Ended);
     for (token, expected) in [
         (ONE, Some(DenyCode::SessionRevoked)),
         (ONE_RENEWED, Some(DenyCode::SessionRevoked)),
@@ -225,6 +225,25 @@ fn an_ended_session_stays_out_with_whichever_of_its_tokens() {
         let proof = authenticate(&Tokens::default(), &candidates(&[token]), NOW);
         let proof = proof.unwrap().unwrap();
         assert_eq!(code(check_denylist(&ended, proof)), expected, "{token}");
+    }
+}
+
+#[test]
+fn a_guest_is_told_what_ended_its_session_and_not_who() {
+    for (end, expected) in [
+        (SessionEnd::Ended, DenyCode::SessionRevoked),
+        (SessionEnd::Denied, DenyCode::SessionRevoked),
+        (SessionEnd::Tripwire, DenyCode::SessionRevoked),
+        (SessionEnd::KillSwitch, DenyCode::KillSwitch),
+        (SessionEnd::Idle, DenyCode::SessionIdle),
+        (SessionEnd::LifetimeOver, DenyCode::SessionLifetime),
+    ] {
+        let proof = authenticate(&Tokens::default(), &candidates(&[ONE]), NOW);
+        let proof = proof.unwrap().unwrap();
+        let denial = check_denylist(&Ended::by(&["one"], end), proof).unwrap_err();
+        assert_eq!(denial.code(), expected);
+        assert_eq!(denial.detail(), end.as_str());
+        assert_eq!(denial.session().unwrap().as_str(), "one");
     }
 }
 

@@ -1,9 +1,9 @@
 //! A plane made of plain values, and short ways to write rules, policies and requests.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     future::Future,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
 };
@@ -14,20 +14,20 @@ use outgate_journey::{
     authorize::{Permit, authorize},
     denial::{Denial, DenyCode},
     destination::{Destination, identify_connect},
-    gate::{Plane, RequestEvidence, attribute, judge_request},
+    gate::{ConnectionPass, Plane, RequestEvidence, attribute_known, judge_request, still_allowed},
     inject::{AuditGate, CredentialFault, Credentials, InjectionPlan},
     limit::{Exceeded, Limits},
     name::{HostName, HostPattern},
     path::PathPattern,
     policy::{
         AllowedDestination, CredentialName, DestinationLimits, Injection, InjectionForm, Policy,
-        Port, Posture, RequestRule, RequestRules, Rule, RuleId, SessionLimits, TokenDemand,
-        TunnelProtocol,
+        Port, Posture, RequestRule, RequestRules, Rule, RuleId, SessionBounds, SessionLimits,
+        TokenDemand, TunnelProtocol,
     },
     resolve::Resolver,
     session::{
-        Denylist, Session, SessionId, TokenClaims, TokenFault, TokenVerifier, UnixSeconds,
-        presented_to_proxy,
+        Denylist, PolicyName, Session, SessionEnd, SessionId, Terms, TokenClaims, TokenFault,
+        TokenOrigin, TokenVerifier, UnixSeconds, presented_to_proxy,
     },
 };
 
@@ -51,12 +51,25 @@ impl TokenVerifier for Tokens {
         let parts: Vec<&str> = token.split('.').collect();
         match parts[..] {
             _ if self.broken => Err(TokenFault::Invalid("no key is known")),
-            ["eyJ", id, kind @ ("good" | "renewed" | "old")] => {
+            [
+                "eyJ",
+                id,
+                kind @ ("good" | "renewed" | "old" | "confined" | "astray"),
+            ] => {
                 let is_old = kind == "old";
                 let claims = Arc::new(TokenClaims {
                     session: SessionId::parse(id).ok_or(TokenFault::Invalid("no session id"))?,
                     token_id: kind.into(),
                     expires: UnixSeconds(if is_old { NOW.0 } else { NOW.0 + 500 }),
+                    terms: Terms {
+                        policy: match kind {
+                            "confined" => PolicyName::parse("narrow"),
+                            "astray" => PolicyName::parse("removed"),
+                            _ => None,
+                        },
+                        ..Terms::default()
+                    },
+                    origin: TokenOrigin::Own,
                 });
                 if is_old {
                     Err(TokenFault::Expired(claims))
@@ -71,11 +84,35 @@ impl TokenVerifier for Tokens {
 
 /// The ended sessions.
 #[derive(Default)]
-pub(crate) struct Ended(pub(crate) HashSet<String>);
+pub(crate) struct Ended {
+    pub(crate) ended: HashMap<String, SessionEnd>,
+    /// What the operator set since.
+    pub(crate) limits: Option<Arc<SessionLimits>>,
+    /// Set: it has not heard anything for too long.
+    pub(crate) stale: bool,
+}
+
+impl Ended {
+    /// These sessions, ended in this way.
+    pub(crate) fn by(sessions: &[&str], end: SessionEnd) -> Self {
+        let ended = sessions.iter().map(|id| (id.to_string(), end));
+        Self {
+            ended: ended.collect(),
+            ..Self::default()
+        }
+    }
+}
 
 impl Denylist for Ended {
-    fn is_revoked(&self, session: &SessionId) -> bool {
-        self.0.contains(session.as_str())
+    fn standing(&self, claims: &TokenClaims) -> Result<Option<Arc<SessionLimits>>, SessionEnd> {
+        match self.ended.get(claims.session.as_str()) {
+            Some(end) => Err(*end),
+            None => Ok(self.limits.clone()),
+        }
+    }
+
+    fn is_fresh(&self) -> bool {
+        !self.stale
     }
 }
 
@@ -103,7 +140,7 @@ impl Limits for Counters {
         &self,
         session: &Session,
         destination: &Destination,
-        _: &SessionLimits,
+        _: &SessionBounds,
     ) -> Result<(), Exceeded> {
         self.count(format!("{} to {destination}", session.id()))
     }
@@ -112,7 +149,7 @@ impl Limits for Counters {
         &self,
         session: &Session,
         rule: &Rule,
-        _: &SessionLimits,
+        _: &SessionBounds,
     ) -> Result<(), Exceeded> {
         self.count(format!("{} under {}", session.id(), rule.id))
     }
@@ -205,9 +242,8 @@ impl Default for FakePlane {
 impl FakePlane {
     /// A plane on which these sessions were ended.
     pub(crate) fn without(sessions: &[&str]) -> Self {
-        let ended = sessions.iter().map(ToString::to_string).collect();
         Self {
-            ended: Ended(ended),
+            ended: Ended::by(sessions, SessionEnd::Ended),
             ..Self::default()
         }
     }
@@ -362,7 +398,7 @@ pub(crate) fn permit(policy: &Policy, destination: Destination) -> Permit {
 /// The session that a token proves.
 pub(crate) fn session(token: &str) -> Session {
     let headers = headers(&[("proxy-authorization", &format!("Bearer {token}"))]);
-    attribute(&FakePlane::default(), &presented_to_proxy(&headers))
+    attribute_known(&FakePlane::default(), &presented_to_proxy(&headers))
         .unwrap()
         .unwrap()
 }
@@ -406,7 +442,7 @@ impl Asked<'_> {
         policy: &Policy,
     ) -> Result<InjectionPlan<String>, Denial> {
         let target: Uri = self.target.parse().unwrap();
-        judge_request(
+        finished(judge_request(
             plane,
             policy,
             &RequestEvidence {
@@ -416,8 +452,17 @@ impl Asked<'_> {
                 target: &target,
                 headers: &headers(&self.headers),
             },
-        )
+        ))
     }
+}
+
+/// Whether a later policy carries on what was passed.
+pub(crate) fn carried_on(
+    policy: &Policy,
+    pass: &ConnectionPass,
+    upstream: Option<SocketAddr>,
+) -> Result<(), Denial> {
+    still_allowed(policy, pass.allowed(), pass.session(), upstream)
 }
 
 pub(crate) fn code<T>(result: Result<T, Denial>) -> Option<DenyCode> {

@@ -1,27 +1,30 @@
 //! A gateway that belongs to one process and ends with it: keys, CA and sessions in memory, and sockets that were opened
 //! for one session.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, ops::Deref, path::PathBuf, sync::Arc};
 
-use arc_swap::ArcSwap;
+use outgate_audit::{AuditKey, AuditLog, AuditOptions, Rotation};
 use outgate_config::Config;
-use outgate_control::sessions::Sessions;
+use outgate_control::sessions::{NewSession, Sessions};
+use outgate_issuer::Issuers;
 use outgate_journey::{
     denial::{Denial, DenyCode},
-    record::Entry,
+    record::{AuditEvent, AuditSink, Entry, Operator, SessionChange, SessionRecord},
+    session::{SessionEnd, SessionId, Terms, UnixSeconds},
 };
 use outgate_pki::CertificateAuthority;
 use outgate_session::{KeyRing, new_session_id};
 use tokio::net::TcpListener;
 
-use super::{AUDIENCE, Gateway, GatewayError, Home, ISSUER, Parts, minting, share};
+use super::{AUDIENCE, CaPlace, Gateway, GatewayError, ISSUER, Parts};
 #[cfg(target_os = "linux")]
 use crate::names::{self, NameSockets};
 use crate::{
     arrival::{Arrival, OwnSession, keep_fresh, own_ttl},
-    clock::unix_now,
+    clock::{self, unix_now},
     listener::{Door, DoorKind},
     shared::Observer,
+    tokens::Tokens,
     trail::Trail,
 };
 
@@ -67,14 +70,29 @@ impl SessionSockets {
     }
 }
 
-impl Gateway {
-    /// Starts a gateway that keeps nothing but its audit trail. It has no operator socket, and
-    /// listens nowhere until [`Self::serve_session`]; `listeners` are the sockets among those of then that are in this
-    /// process's own network, and never dialled.
+/// A gateway that keeps nothing but its audit trail, for sessions that this process begins itself.
+pub struct InMemoryGateway {
+    gateway: Gateway,
+    keys: Arc<KeyRing>,
+    /// The CA's certificate, in PEM.
+    ca: Option<String>,
+}
+
+impl Deref for InMemoryGateway {
+    type Target = Gateway;
+
+    fn deref(&self) -> &Gateway {
+        &self.gateway
+    }
+}
+
+impl InMemoryGateway {
+    /// Starts one. It has no operator, and listens nowhere until [`Self::serve_session`]; `listeners` are the sockets
+    /// among those of then that are in this process's own network, and never dialled.
     ///
     /// # Errors
     /// [`GatewayError`].
-    pub fn start_in_memory(
+    pub fn start(
         config: Config,
         audit: AuditPlace,
         listeners: &[SocketAddr],
@@ -83,50 +101,74 @@ impl Gateway {
         let now = unix_now();
         let keys = KeyRing::in_memory(ISSUER, AUDIENCE, now)
             .map_err(|error| GatewayError::Keys(error.to_string()))?;
-        let ca = config
+        let authority = config
             .needs_ca()
             .then(|| CertificateAuthority::in_memory(now))
             .transpose()
             .map_err(|error| GatewayError::Ca(error.to_string()))?;
-        let certificate = ca.as_ref().map(|ca| ca.certificate_pem().to_owned());
+        let ca = authority.as_ref().map(|ca| ca.certificate_pem().to_owned());
+        let failed = |error: &dyn std::fmt::Display| GatewayError::Audit(error.to_string());
+        let options = AuditOptions {
+            clock: clock::machine(),
+            key: AuditKey::in_memory().map_err(|error| failed(&error))?,
+            rotation: Rotation::NEVER,
+        };
+        let trail = AuditLog::open(&audit.folder, options).map_err(|error| failed(&error))?;
+        let nobody = Issuers::new(Vec::new(), clock::machine())
+            .map_err(|error| GatewayError::Keys(error.to_string()))?;
         let parts = Parts {
-            keys: Arc::new(keys),
-            sessions: Arc::new(Sessions::in_memory()),
-            audit: audit.folder,
+            tokens: Tokens::new(keys.verifier(), nobody),
+            sessions: Arc::new(Sessions::in_memory(clock::machine())),
+            audit: trail,
             most_records: audit.most_records,
             observer: Some(observer),
-            server_tls: ca.map(minting).transpose()?,
+            on_anomaly: None,
+            ca: CaPlace::Memory(authority.map(Box::new)),
+            doors: Vec::new(),
         };
-        let keys = Arc::clone(&parts.keys);
-        let shared = share(&config, parts, listeners)?;
-        let config = Arc::new(ArcSwap::from_pointee(config));
-        let home = Home::Memory { ca: certificate };
-        Ok(Self::assemble(shared, config, keys, home, listeners.into()))
+        Ok(Self {
+            gateway: Gateway::assemble(config, parts, listeners.into())?,
+            keys: Arc::new(keys),
+            ca,
+        })
+    }
+
+    /// The CA's certificate, in PEM, where some destination is bumped.
+    #[must_use]
+    pub fn ca_certificate(&self) -> Option<&str> {
+        self.ca.as_deref()
     }
 
     /// Begins a session whose token this process keeps fresh.
     ///
     /// # Errors
     /// [`GatewayError`].
-    pub fn begin_session(
+    pub async fn begin_session(
         &self,
         labels: BTreeMap<String, String>,
     ) -> Result<Arc<OwnSession>, GatewayError> {
-        let (now, ttl) = (unix_now(), own_ttl(&self.shared));
+        let shared = &self.gateway.shared;
+        let (now, ttl) = (unix_now(), own_ttl(shared));
         let id = new_session_id();
         let minted = self
             .keys
-            .mint(&id, ttl, now)
+            .mint(&id, &Terms::default(), ttl, now)
             .map_err(|error| GatewayError::Keys(error.to_string()))?;
-        self.shared
-            .plane
-            .sessions
-            .create(&id, labels, minted.expires, now)
-            .map_err(|error| GatewayError::Sessions(error.to_string()))?;
+        let new = NewSession {
+            id: id.clone(),
+            tenant: None,
+            labels,
+            container: None,
+            terms: Terms::default(),
+            expires: minted.expires,
+            created_by: Operator::itself().name,
+        };
+        let created = shared.plane.sessions.create(new).await;
+        created.map_err(|error| GatewayError::Sessions(error.to_string()))?;
+        self.record(&id, SessionChange::Began, Some(minted.expires));
         let own = Arc::new(OwnSession::new(id, minted.token));
-        let (shared, keys) = (Arc::clone(&self.shared), Arc::clone(&self.keys));
-        self.shared
-            .spawn_until_stopped(keep_fresh(shared, keys, Arc::clone(&own)));
+        let keeping = keep_fresh(Arc::clone(shared), Arc::clone(&self.keys), Arc::clone(&own));
+        self.gateway.spawn_until_stopped(keeping);
         Ok(own)
     }
 
@@ -143,10 +185,11 @@ impl Gateway {
             kind,
             own: own.clone(),
         };
-        self.accept(sockets.proxy, &door(DoorKind::Proxy));
-        self.accept(sockets.transparent, &door(DoorKind::Transparent));
+        self.gateway.accept(sockets.proxy, &door(DoorKind::Proxy));
+        self.gateway
+            .accept(sockets.transparent, &door(DoorKind::Transparent));
         #[cfg(target_os = "linux")]
-        names::serve(&self.shared, sockets.names, own.as_ref());
+        names::serve(&self.gateway.shared, sockets.names, own.as_ref());
     }
 
     /// Records what a session's namespace refused without asking anybody, in words.
@@ -155,7 +198,7 @@ impl Gateway {
             client: SocketAddr::from(([127, 0, 0, 1], 0)),
             own: Some(Arc::clone(session)),
         };
-        let mut trail = Trail::begin(&self.shared, Entry::Namespace, &arrival);
+        let mut trail = Trail::begin(&self.gateway.shared, Entry::Namespace, &arrival);
         trail.deny(&Denial::new(DenyCode::PortNotAllowed).because(what.to_owned()));
     }
 
@@ -163,11 +206,34 @@ impl Gateway {
     ///
     /// # Errors
     /// [`GatewayError::Sessions`]; it is cut all the same.
-    pub fn end_session(&self, session: &OwnSession) -> Result<(), GatewayError> {
-        self.shared
-            .plane
-            .sessions
-            .end(session.id(), unix_now())
-            .map_err(|error| GatewayError::Sessions(error.to_string()))
+    pub async fn end_session(&self, session: &OwnSession) -> Result<(), GatewayError> {
+        let end = SessionEnd::Ended;
+        self.record(session.id(), SessionChange::Ended(end), None);
+        let sessions = &self.gateway.shared.plane.sessions;
+        let ended = sessions
+            .end(session.id(), end, &Operator::itself().name)
+            .await;
+        ended.map_err(|error| GatewayError::Sessions(error.to_string()))
+    }
+
+    fn record(&self, id: &SessionId, change: SessionChange, expires: Option<UnixSeconds>) {
+        let record = SessionRecord {
+            time_unix_ms: u64::try_from(clock::since_epoch().as_millis()).unwrap_or(u64::MAX),
+            session: id.clone(),
+            change,
+            token_id: None,
+            expires,
+            issuer: None,
+            subject: None,
+            policy: None,
+            by: Operator::itself(),
+        };
+        let audit = &self.gateway.shared.plane.audit;
+        audit.record(AuditEvent::Session(Box::new(record)));
+    }
+
+    #[cfg(test)]
+    pub(super) fn into_gateway(self) -> Gateway {
+        self.gateway
     }
 }

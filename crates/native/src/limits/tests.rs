@@ -3,10 +3,10 @@ use http::HeaderMap;
 use outgate_journey::{
     destination::identify_connect,
     name::HostPattern,
-    policy::{DestinationLimits, Port, Posture, TokenDemand, TunnelProtocol},
+    policy::{DestinationLimits, Port, Posture, SessionLimits, TokenDemand, TunnelProtocol},
     session::{
-        Denylist, TokenClaims, TokenFault, TokenVerifier, UnixSeconds, authenticate,
-        check_denylist, presented_to_proxy,
+        Denylist, SessionEnd, Terms, TokenClaims, TokenFault, TokenOrigin, TokenVerifier,
+        UnixSeconds, authenticate, check_denylist, presented_to_proxy,
     },
 };
 
@@ -21,13 +21,15 @@ impl TokenVerifier for AnyToken {
             session: SessionId::parse(token).unwrap(),
             token_id: "t".into(),
             expires: UnixSeconds(u64::MAX),
+            terms: Terms::default(),
+            origin: TokenOrigin::Own,
         }))
     }
 }
 
 impl Denylist for AnyToken {
-    fn is_revoked(&self, _: &SessionId) -> bool {
-        false
+    fn standing(&self, _: &TokenClaims) -> Result<Option<Arc<SessionLimits>>, SessionEnd> {
+        Ok(None)
     }
 }
 
@@ -68,15 +70,22 @@ struct Fixture {
     counters: SessionCounters<FakeRelativeClock>,
     clock: FakeRelativeClock,
     limits: SessionLimits,
+    /// What the session was given beside them.
+    more: Option<SessionLimits>,
 }
 
 impl Fixture {
+    fn bounds(&self) -> SessionBounds {
+        SessionBounds::of([Some(&self.limits), None, self.more.as_ref(), None])
+    }
+
     fn new(limits: SessionLimits) -> Self {
         let clock = FakeRelativeClock::default();
         Self {
             counters: SessionCounters::with_clock(clock.clone()),
             clock,
             limits,
+            more: None,
         }
     }
 
@@ -90,13 +99,13 @@ impl Fixture {
 
     fn request_under(&self, id: &str, rule: &Rule) -> Result<(), Exceeded> {
         self.counters
-            .admit_request(&session(id), rule, &self.limits)
+            .admit_request(&session(id), rule, &self.bounds())
     }
 
     fn connect(&self, id: &str, host: &str) -> Result<ConnectionSlot<FakeRelativeClock>, Exceeded> {
         let destination = identify_connect(&format!("{host}:443")).unwrap();
         self.counters
-            .admit_connection(&session(id), &destination, &self.limits)
+            .admit_connection(&session(id), &destination, &self.bounds())
     }
 }
 
@@ -347,4 +356,24 @@ fn a_session_is_forgotten_after_a_day_without_use_and_not_while_a_connection_is_
     assert_eq!(known, [false, true, true]);
     assert_eq!(f.request("idle"), Ok(()));
     drop(slot);
+}
+
+#[test]
+fn every_rate_that_bounds_a_session_holds_and_one_that_is_set_twice_counts_once() {
+    let mut f = requests(rate(10, 60));
+    f.more = Some(SessionLimits {
+        requests: Some(rate(3, 3600)),
+        ..SessionLimits::default()
+    });
+    assert!((0..3).all(|_| f.request("a").is_ok()));
+    assert!(f.request("a").is_err(), "the narrower one is used up");
+    f.more = Some(SessionLimits {
+        requests: Some(rate(10, 60)),
+        ..SessionLimits::default()
+    });
+    assert!(
+        (0..10).all(|_| f.request("b").is_ok()),
+        "asked twice, counted once"
+    );
+    assert!(f.request("b").is_err());
 }

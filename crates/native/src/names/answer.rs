@@ -111,7 +111,7 @@ async fn addresses(
     let name = query.name().to_ascii();
     let pass = {
         let token = arrival.listener_token();
-        judge_name(&shared.plane, &live.policy, &name, &token.beside(None))?
+        judge_name(&shared.plane, &live.policy, &name, &token.beside(None)).await?
     };
     if let Some(session) = pass.session() {
         trail.note_session(session);

@@ -191,7 +191,7 @@ async fn the_requests_own_token_draws_the_credential_of_its_destination_and_no_o
 #[tokio::test]
 async fn a_token_of_another_session_does_not_pass_on_a_sessions_socket() {
     let world = World::new(Attribution::BySocket).await;
-    let (_, foreign) = world.foreign_token();
+    let (_, foreign) = world.foreign_token().await;
     for way in Way::ALL {
         for host in ["a.test", "n.test", "optional.test"] {
             let context = format!("{way:?} {host}");
@@ -230,7 +230,7 @@ async fn a_token_of_another_session_does_not_pass_on_a_sessions_socket() {
 
     // On a socket that says nothing, a token is whose it is.
     let world = World::new(Attribution::ByToken).await;
-    let (id, foreign) = world.foreign_token();
+    let (id, foreign) = world.foreign_token().await;
     for way in Way::ALL {
         let mark = world.mark();
         let req = world.get(way, "a.test", "/").bearer(&foreign);
@@ -256,7 +256,7 @@ async fn an_older_token_of_the_session_is_good_where_the_socket_vouches_for_it_a
     };
     let (strict, vouching) =
         tokio::join!(short(Attribution::ByToken), short(Attribution::BySocket));
-    let (vouched, (_, foreign)) = (vouching.token(), vouching.foreign_token());
+    let (vouched, (_, foreign)) = (vouching.token(), vouching.foreign_token().await);
     let old = strict.token();
     let kept = vouching.get(Way::TlsH1, "a.test", "/").bearer(&vouched);
     let mut tunnel = vouching.open(Way::TlsH1, &kept).await.unwrap();

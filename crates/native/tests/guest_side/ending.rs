@@ -103,7 +103,7 @@ async fn what_a_session_has_open_is_cut_within_a_second_of_its_end() {
     );
 
     let begin = Instant::now();
-    world.end_session();
+    world.end_session().await;
     for channel in idle {
         gone(channel).await;
     }
@@ -162,7 +162,7 @@ async fn what_a_session_has_open_is_cut_within_a_second_of_its_end() {
 async fn nothing_new_opens_for_a_session_that_ended() {
     let world = World::new(Attribution::BySocket).await;
     let token = world.token();
-    world.end_session();
+    world.end_session().await;
     for name in ["n.test", "pass.test", "optional.test"] {
         let mark = world.mark();
         assert!(world.handshake(Way::TlsH1, name).await.is_err(), "{name}");
@@ -226,7 +226,7 @@ async fn connections_that_a_presented_token_attributed_are_cut_too() {
         idle.push(channel);
     }
     let begin = Instant::now();
-    world.end_session();
+    world.end_session().await;
     for channel in idle {
         gone(channel).await;
     }
@@ -258,8 +258,9 @@ async fn another_sessions_end_changes_nothing() {
     let other = world
         .gateway
         .begin_session(std::collections::BTreeMap::new())
+        .await
         .unwrap();
-    world.gateway.end_session(&other).unwrap();
+    world.gateway.end_session(&other).await.unwrap();
     assert_eq!(channel.send(&req).await.answered().status, 200);
     drop(channel);
     world.finish().await;

@@ -160,7 +160,7 @@ async fn an_opaque_destination_that_is_named_in_tls_is_dialled_once() {
 #[tokio::test]
 async fn an_ended_session_opens_no_opaque_relay() {
     let (world, upstream, port) = world(Attribution::BySocket, &["mail.test"]).await;
-    world.end_session();
+    world.end_session().await;
     let mark = world.mark();
     let mut guest = world.dial(ANYWHERE, port).await;
     assert!(raw::drain(&mut guest, SECOND).await.1);

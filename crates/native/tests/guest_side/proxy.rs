@@ -84,7 +84,7 @@ async fn a_client_without_any_token_is_attributed_by_the_socket() {
 #[tokio::test]
 async fn a_foreign_token_does_not_pass_beside_the_socket() {
     let world = World::new(Attribution::BySocket).await;
-    let (_, foreign) = world.foreign_token();
+    let (_, foreign) = world.foreign_token().await;
     let stranger = world.proxy.with_proxy_token(&foreign);
     for way in Proxied::ALL {
         let context = format!("{way:?}");

@@ -16,7 +16,7 @@ use outgate_journey::{
 };
 use outgate_native::{
     arrival::OwnSession,
-    gateway::{Attribution, AuditPlace, Gateway, SessionSockets},
+    gateway::{Attribution, AuditPlace, InMemoryGateway, SessionSockets},
     names::NameSockets,
 };
 use outgate_testkit::{
@@ -135,7 +135,7 @@ impl Setup {
 }
 
 pub(crate) struct World {
-    pub(crate) gateway: Gateway,
+    pub(crate) gateway: InMemoryGateway,
     pub(crate) session: Arc<OwnSession>,
     pub(crate) tls: Origin,
     pub(crate) clear: Origin,
@@ -208,9 +208,12 @@ impl World {
             folder: folder.path().join("audit"),
             most_records: setup.most_records,
         };
-        let gateway = Gateway::start_in_memory(config, audit, &own, observer).expect("a gateway");
-        let session = gateway.begin_session(BTreeMap::new()).expect("a session");
-        let roots = roots_from_pem(gateway.ca_in_memory().into_iter().chain([ca.pem()]));
+        let gateway = InMemoryGateway::start(config, audit, &own, observer).expect("a gateway");
+        let session = gateway
+            .begin_session(BTreeMap::new())
+            .await
+            .expect("a session");
+        let roots = roots_from_pem(gateway.ca_certificate().into_iter().chain([ca.pem()]));
         let world = Self {
             proxy: Guest::new(own[0], roots),
             names: udp.local_addr().expect("bound").port(),
@@ -244,11 +247,9 @@ impl World {
     }
 
     /// A token of another session of the same gateway.
-    pub(crate) fn foreign_token(&self) -> (SessionId, String) {
-        let other = self
-            .gateway
-            .begin_session(BTreeMap::new())
-            .expect("a session");
+    pub(crate) async fn foreign_token(&self) -> (SessionId, String) {
+        let other = self.gateway.begin_session(BTreeMap::new()).await;
+        let other = other.expect("a session");
         (other.id().clone(), other.token().expose().to_owned())
     }
 
@@ -438,8 +439,9 @@ impl World {
         }
     }
 
-    pub(crate) fn end_session(&self) {
-        self.gateway.end_session(&self.session).expect("a session");
+    pub(crate) async fn end_session(&self) {
+        let ended = self.gateway.end_session(&self.session).await;
+        ended.expect("a session");
     }
 
     /// Stops the gateway and searches what it wrote: every record of this world is there, and no secret is.

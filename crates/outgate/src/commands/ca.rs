@@ -7,11 +7,14 @@ use outgate_native::clock::unix_now;
 use outgate_pki::CertificateAuthority;
 use serde_json::json;
 
-use super::{state, utc};
-use crate::{cli::Ca, style::say};
+use super::{operator::local_state, utc};
+use crate::{
+    cli::{Ca, CaAction},
+    style::say,
+};
 
 pub(crate) fn run(command: Ca, state_dir: Option<PathBuf>) -> Result<ExitCode> {
-    let state = state(state_dir, None)?;
+    let state = local_state(&command.place, state_dir)?;
     let certificate = state.ca_certificate();
     if !certificate.exists() {
         bail!(
@@ -19,8 +22,8 @@ pub(crate) fn run(command: Ca, state_dir: Option<PathBuf>) -> Result<ExitCode> {
             state.ca().display()
         );
     }
-    match command {
-        Ca::Show { json } => {
+    match command.action {
+        CaAction::Show { json } => {
             let authority = CertificateAuthority::open_or_create(&state.ca(), unix_now())?;
             let (fingerprint, until) =
                 (authority.fingerprint_sha256(), utc(authority.not_after().0));
@@ -40,7 +43,7 @@ pub(crate) fn run(command: Ca, state_dir: Option<PathBuf>) -> Result<ExitCode> {
                 say!("bundle    {}", state.bundle().display());
             }
         }
-        Ca::Export { bundle, out } => {
+        CaAction::Export { bundle, out } => {
             let source = if bundle { state.bundle() } else { certificate };
             let pem =
                 std::fs::read_to_string(&source).with_context(|| source.display().to_string())?;

@@ -4,20 +4,25 @@
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
-use outgate_control::{
-    client::OperatorClient,
-    operator::{About, CreateSession},
-};
+use outgate_control::operator::{About, CreateSession};
 use outgate_sandbox::environment::{Trust, gateway_variables};
 
-use super::{block_on, read_text, state};
+use super::{
+    block_on,
+    operator::{client, told},
+    read_text,
+};
 use crate::{
     cli::{Env, EnvFormat},
     style::say,
 };
 
 pub(crate) fn run(env: &Env, state_dir: Option<PathBuf>) -> Result<ExitCode> {
-    let client = OperatorClient::new(&state(state_dir, None)?.operator_socket());
+    told(false, print(env, state_dir))
+}
+
+fn print(env: &Env, state_dir: Option<PathBuf>) -> Result<ExitCode> {
+    let client = client(&env.reach, state_dir)?;
     let (about, token) = block_on(async {
         let about = client.about().await?;
         let token = match &env.token_file {

@@ -1,12 +1,17 @@
 //! `outgate explain`: walks one request through the journey's own stages, in the journey's order, and says what each
 //! one says. Nothing is sent; the name is looked up if a rule allows it, as the gateway would.
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::{Context, Result, bail};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use outgate_config::Config;
-use outgate_control::sessions::Sessions;
+use outgate_control::sessions::{SessionRules, Sessions};
 use outgate_journey::{
     authorize::authorize,
     denial::{Denial, DenyCode},
@@ -16,9 +21,12 @@ use outgate_journey::{
         TokenDemand,
     },
     resolve::resolve,
-    session::{Denylist, SessionId},
+    session::{
+        Denylist, PolicyName, SessionEnd, SessionId, Terms, TokenClaims, TokenOrigin, UnixSeconds,
+    },
 };
-use outgate_native::{clock::unix_now, resolver::GatewayResolver};
+use outgate_native::{clock, resolver::GatewayResolver};
+use outgate_store::{SessionStore, SqliteStore};
 use owo_colors::OwoColorize;
 use serde_json::json;
 
@@ -28,16 +36,17 @@ use crate::{cli::Explain, style::say};
 pub(crate) fn run(explain: &Explain, state_dir: Option<PathBuf>) -> Result<ExitCode> {
     let config = load(&explain.file)?;
     let request = Request::parse(explain)?;
-    let ended = match &explain.session {
+    let known = match &explain.session {
         Some(id) => {
             let id = SessionId::parse(id).with_context(|| format!("{id} is not a session id"))?;
-            let path = state(state_dir, Some(&config))?.sessions();
-            Sessions::read(&path, unix_now())?.is_revoked(&id)
+            let path = state(state_dir, Some(&config))?.database();
+            block_on(Known::look_up(&path, id))?
         }
-        None => false,
+        None => Known::default(),
     };
     let mut told = Told { stages: Vec::new() };
-    let verdict = block_on(async { Ok(walk(&config, explain, &request, ended, &mut told).await) })?;
+    let verdict =
+        block_on(async { Ok(walk(&config, explain, &request, &known, &mut told).await) })?;
     if explain.file.json {
         told.print_json(&verdict);
     } else {
@@ -48,6 +57,36 @@ pub(crate) fn run(explain: &Explain, state_dir: Option<PathBuf>) -> Result<ExitC
     } else {
         ExitCode::from(2)
     })
+}
+
+/// What the gateway's database says of the session that is asked for.
+#[derive(Default)]
+struct Known {
+    end: Option<SessionEnd>,
+    policy: Option<PolicyName>,
+}
+
+impl Known {
+    /// Looks a session up, also while the gateway runs; changes nothing.
+    async fn look_up(database: &Path, id: SessionId) -> Result<Self> {
+        let store = SqliteStore::open_read_only(database).await?;
+        let clock = clock::machine();
+        clock.not_before(store.clock_floor());
+        let sessions = Sessions::open(Arc::new(store), SessionRules::default(), clock).await?;
+        let view = sessions.view(&id);
+        let claims = TokenClaims {
+            session: id,
+            token_id: "".into(),
+            expires: UnixSeconds(u64::MAX),
+            terms: Terms::default(),
+            origin: TokenOrigin::Own,
+        };
+        let policy = view.and_then(|view| PolicyName::parse(&view.policy?));
+        Ok(Self {
+            end: sessions.standing(&claims).err(),
+            policy,
+        })
+    }
 }
 
 struct Request {
@@ -169,23 +208,35 @@ async fn walk(
     config: &Config,
     explain: &Explain,
     request: &Request,
-    ended: bool,
+    known: &Known,
     told: &mut Told,
 ) -> Result<(), Denial> {
-    let policy = config
-        .policy
-        .clone()
-        .for_listeners(config.listen.proxy.as_slice().into());
+    let listen = &config.listen;
+    let doors = [
+        listen.operator.as_ref().map(|door| door.address),
+        listen.control.as_ref().map(|door| door.address),
+    ];
+    let own: Vec<_> = listen
+        .proxy
+        .iter()
+        .copied()
+        .chain(doors.into_iter().flatten())
+        .collect();
+    let policy = config.policy.clone().for_listeners(own.into());
     let destination = request.identify()?;
     told.say(
         "identify",
         format!("{destination}, {}", spoken(&destination)),
     );
 
-    let token = tell_session(explain, ended, told)?;
+    let token = tell_session(explain, known.end, told)?;
     let allowed = policy.allow(destination)?;
     let rule = Arc::clone(allowed.rule());
     told.say("destination rule", rule.id.as_str());
+    if let Some(name) = &known.policy {
+        policy.confine_to(name, &rule)?;
+        told.say("session's policy", format!("{name} has the destination"));
+    }
     if token == Token::Missing && rule.token == TokenDemand::Required {
         return Err(Denial::new(DenyCode::TokenMissing).by(&rule.id));
     }
@@ -222,7 +273,11 @@ enum Token {
     Missing,
 }
 
-fn tell_session(explain: &Explain, ended: bool, told: &mut Told) -> Result<Token, Denial> {
+fn tell_session(
+    explain: &Explain,
+    end: Option<SessionEnd>,
+    told: &mut Told,
+) -> Result<Token, Denial> {
     if explain.without_token {
         told.say("authenticate", "no session token is presented");
         return Ok(Token::Missing);
@@ -237,8 +292,8 @@ fn tell_session(explain: &Explain, ended: bool, told: &mut Told) -> Result<Token
                 "authenticate",
                 format!("a good token of session {id} is presented (assumed)"),
             );
-            if ended {
-                return Err(Denial::new(DenyCode::SessionRevoked));
+            if let Some(end) = end {
+                return Err(Denial::new(end.code()).because(end.as_str()));
             }
             told.say("denylist", "the session was not ended");
         }
@@ -292,7 +347,7 @@ fn tell_requests(rule: &Rule) -> String {
 }
 
 fn tell_limits(policy: &Policy, rule: &Rule) -> String {
-    let rate = |rate: Rate| format!("{} per {} s", rate.events, rate.window_seconds);
+    let rate = |rate: Rate| rate.to_string();
     let mut limits = Vec::new();
     limits.extend(
         rule.limits

@@ -4,12 +4,18 @@ mod audit;
 mod ca;
 mod check;
 mod demo;
+mod deny;
 mod env;
 mod explain;
+mod keys;
+mod kill;
+mod operator;
 mod process;
+mod quota;
 mod run;
 mod serve;
 mod session;
+mod table;
 
 use std::{
     future::Future,
@@ -36,6 +42,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Check(file) => check::run(&file),
         Command::Explain(explain) => explain::run(&explain, state_dir),
         Command::Session(session) => session::run(session, state_dir),
+        Command::Kill(kill) => kill::run(kill, state_dir),
+        Command::Deny(deny) => deny::run(deny, state_dir),
+        Command::Keys(keys) => keys::run(keys, state_dir),
+        Command::Quota(quota) => quota::run(quota, state_dir),
         Command::Env(env) => env::run(&env, state_dir),
         Command::Ca(ca) => ca::run(ca, state_dir),
         Command::Audit(audit) => audit::run(audit, state_dir),

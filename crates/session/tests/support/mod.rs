@@ -10,7 +10,9 @@ use std::{
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use outgate_journey::session::{SessionId, TokenClaims, TokenFault, TokenVerifier, UnixSeconds};
+use outgate_journey::session::{
+    SessionId, Terms, TokenClaims, TokenFault, TokenVerifier, UnixSeconds,
+};
 use outgate_session::{KeyRing, Verifier};
 use serde_json::{Value, json};
 
@@ -58,7 +60,10 @@ impl Fixture {
     }
 
     pub(crate) fn mint(&self) -> String {
-        let minted = self.ring.mint(&session(), HALF_HOUR, NOW).unwrap();
+        let minted = self
+            .ring
+            .mint(&session(), &Terms::default(), HALF_HOUR, NOW)
+            .unwrap();
         minted.token.expose().to_owned()
     }
 

@@ -88,8 +88,8 @@ impl DemoGateway {
         Ok(self
             .operator
             .create(&CreateSession {
-                ttl_seconds: None,
                 labels,
+                ..CreateSession::default()
             })
             .await?)
     }

@@ -144,7 +144,7 @@ async fn tell(story: &mut Story) -> Result<()> {
     let kept = folder.keep();
     gateway.stop(story).await?;
     let trail = kept.join("state").join("audit");
-    match outgate_audit::verify(&trail, |_| {}) {
+    match outgate_audit::verify(&trail, &outgate_audit::VerifyOptions::default(), |_| {}) {
         Ok(report) => {
             let text = format!("{} records, every allow and every deny", report.records);
             story.expect(report.records > 6, &text, "the hash chain verifies");

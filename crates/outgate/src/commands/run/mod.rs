@@ -22,7 +22,7 @@ use std::{
 use anyhow::{Context, Result};
 use outgate_native::{
     arrival::OwnSession,
-    gateway::{AuditPlace, Gateway},
+    gateway::{AuditPlace, InMemoryGateway},
 };
 use outgate_pki::CallersRoots;
 use outgate_sandbox::{
@@ -191,12 +191,12 @@ struct Guest {
 
 impl Launch<'_> {
     /// Starts the gateway and the session; blocks on files.
-    fn start_gateway(
+    async fn start_gateway(
         &self,
         listeners: &[std::net::SocketAddr],
-    ) -> Result<(Arc<Gateway>, Arc<OwnSession>)> {
+    ) -> Result<(Arc<InMemoryGateway>, Arc<OwnSession>)> {
         let ledger = Arc::clone(self.ledger);
-        let gateway = Gateway::start_in_memory(
+        let gateway = InMemoryGateway::start(
             self.policy.config.clone(),
             AuditPlace {
                 folder: self.record.audit(),
@@ -206,14 +206,19 @@ impl Launch<'_> {
             Box::new(move |record| ledger.note(record)),
         )?;
         let labels = BTreeMap::from([("command".to_owned(), "run".to_owned())]);
-        let session = gateway.begin_session(labels)?;
+        let session = gateway.begin_session(labels).await?;
         Ok((Arc::new(gateway), session))
     }
 
     /// The command with the session's token in place of every secret.
-    fn guest(&self, gateway: &Gateway, session: &OwnSession, proxy: String) -> Result<Guest> {
+    fn guest(
+        &self,
+        gateway: &InMemoryGateway,
+        session: &OwnSession,
+        proxy: String,
+    ) -> Result<Guest> {
         let trust = gateway
-            .ca_in_memory()
+            .ca_certificate()
             .map(|ca| self.write_trust(ca))
             .transpose()?;
         let plan = Plan {
@@ -265,8 +270,8 @@ impl Launch<'_> {
     }
 
     /// Ends the session and the gateway; then every record is on disk.
-    async fn end(&self, gateway: &Gateway, session: &OwnSession) -> Result<()> {
-        gateway.end_session(session)?;
+    async fn end(&self, gateway: &InMemoryGateway, session: &OwnSession) -> Result<()> {
+        gateway.end_session(session).await?;
         Ok(gateway.stop().await?)
     }
 

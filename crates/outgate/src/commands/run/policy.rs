@@ -261,6 +261,7 @@ impl RunPolicy {
             .into_iter()
             .chain(crate::commands::platform_state_dir().ok())
             .chain(self.config.audit_dir.clone())
+            .chain(self.config.secret_files())
             .chain(files)
             .chain(flags.iter().cloned());
         absolute(all)

@@ -25,7 +25,7 @@ pub(super) async fn run(launch: &Launch<'_>) -> Result<Ended> {
         .await
         .context("the proxy's socket")?;
     let address = listener.local_addr()?;
-    let (gateway, session) = launch.start_gateway(&[address])?;
+    let (gateway, session) = launch.start_gateway(&[address]).await?;
     let guest = launch.guest(&gateway, &session, address.to_string())?;
     gateway.serve_session(
         SessionSockets::of_proxy(listener),

@@ -45,7 +45,9 @@ pub(super) async fn run(launch: &Launch<'_>) -> Result<Ended> {
         prepare(&own, &plan)
     });
     // Both take their time; neither needs the other.
-    let started = tokio::task::block_in_place(|| launch.start_gateway(&[]));
+    let started = tokio::task::block_in_place(|| {
+        tokio::runtime::Handle::current().block_on(launch.start_gateway(&[]))
+    });
     let (prepared, sockets): (Prepared, Sockets) = preparing.await??;
     // Not before: the command keeps the limits that this process was started with.
     set_limits();

@@ -1,0 +1,102 @@
+//! Decides what a gateway does that follows a control plane: its own file says where things are on its machine, and the
+//! control plane says what is let out. The two make one [`Config`], or none: a document with a problem changes nothing.
+
+use std::path::{Path, PathBuf};
+
+use outgate_journey::policy::CredentialSource;
+
+use crate::{Config, ExportTarget, Problems, WebhookKey, check, read_file};
+
+/// Documents of a control plane above this size, in bytes, are refused. What a file of the largest size says takes
+/// less.
+pub const MAX_DOCUMENT_BYTES: usize = 16 << 20;
+
+impl Config {
+    /// What a gateway that follows this one needs of the file, as JSON: `version`, `posture`, `destinations`, `policies`
+    /// and `sessions`. Equal files have equal documents. It names files and variables that a follower must have, but
+    /// nothing that is in them. On a gateway that follows another one: the document that is in force.
+    #[must_use]
+    pub fn shared_document(&self) -> &str {
+        &self.document
+    }
+
+    /// As [`Self::load`], for a file with `control`, with a document of its control plane. Relative paths in the
+    /// document are relative to this file's folder, and the credentials are those of this file.
+    ///
+    /// # Errors
+    /// All problems of the file, or else all of the document.
+    pub fn load_following(path: &Path, document: &str) -> Result<Self, Problems> {
+        let (name, text) = read_file(path)?;
+        Self::parse_following(
+            &name,
+            &text,
+            path.parent().unwrap_or(Path::new("")),
+            document,
+        )
+    }
+
+    /// As [`Self::parse`], with a document of the control plane. No I/O.
+    ///
+    /// # Errors
+    /// As [`Self::load_following`].
+    pub fn parse_following(
+        name: &str,
+        text: &str,
+        folder: &Path,
+        document: &str,
+    ) -> Result<Self, Problems> {
+        let own = Self::parse(name, text, folder)?;
+        let Some(control) = &own.control else {
+            return Err(Problems::no_control(name));
+        };
+        let source = format!("policy of {}", control.url);
+        let shared = check::parse_shared(&source, document, &own, folder)?;
+        let deny_set = own.policy.deny_set().clone();
+        Ok(shared.into_config(own, deny_set))
+    }
+
+    /// Every file that the configuration names and that holds a secret: what a guest on this machine must not read.
+    #[must_use]
+    pub fn secret_files(&self) -> Vec<PathBuf> {
+        let asked = self.sessions.issuers.iter();
+        let asked = asked.filter_map(|it| Some(&it.introspection.as_ref()?.client_secret));
+        let exports = self.audit.export.iter().map(|export| &export.target);
+        let headers = exports.clone().filter_map(|target| match target {
+            ExportTarget::Otlp { headers, .. } => Some(headers.iter().map(|(_, source)| source)),
+            ExportTarget::Webhook { .. } => None,
+        });
+        let sources = self
+            .credentials
+            .values()
+            .chain(asked)
+            .chain(headers.flatten());
+        let mut files = self.withheld.clone();
+        files.extend(sources.filter_map(|source| match source {
+            CredentialSource::File(path) => Some(path.clone()),
+            CredentialSource::Env(_) => None,
+        }));
+        files.extend(exports.filter_map(|target| match target {
+            ExportTarget::Webhook { secret_file, .. } => Some(secret_file.clone()),
+            ExportTarget::Otlp { .. } => None,
+        }));
+        files.extend(self.operator.tokens.iter().map(|token| token.file.clone()));
+        files.extend(
+            self.operator
+                .webhooks
+                .iter()
+                .filter_map(|it| match &it.key {
+                    WebhookKey::Hmac(path) => Some(path.clone()),
+                    WebhookKey::Ed25519(_) => None,
+                }),
+        );
+        let keys = [
+            self.listen.operator.as_ref().map(|it| &it.tls.key),
+            self.listen.control.as_ref().map(|it| &it.tls.key),
+            self.control.as_ref().map(|it| &it.tls.key),
+        ];
+        files.extend(keys.into_iter().flatten().cloned());
+        files.sort();
+        files.dedup();
+        files
+    }
+}

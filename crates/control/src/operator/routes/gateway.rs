@@ -1,0 +1,61 @@
+//! What there is to know of the gateway itself: what workloads need, whether it answers, and this interface's document.
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+
+use crate::operator::{
+    body::{About, Health},
+    call::{Call, Done, Outcome},
+    openapi,
+    route::{Access, Gives, Route, schema},
+    scope::Scope,
+};
+
+pub(crate) fn table() -> Vec<Route> {
+    let access = Access::Scoped {
+        any_of: &[Scope::SessionRead, Scope::SessionCreate],
+        every_tenant: false,
+    };
+    vec![
+        Route::new(Method::GET, "/v1/gateway", "gateway.show", access, |call| {
+            Box::pin(show(call))
+        })
+        .about("Says what a workload's environment is made of.")
+        .giving(Gives::Json(200, schema::<About>)),
+        Route::new(
+            Method::GET,
+            "/v1/health",
+            "gateway.health",
+            Access::Public,
+            |call| Box::pin(health(call)),
+        )
+        .about("Answers.")
+        .giving(Gives::Json(200, schema::<Health>)),
+        Route::new(
+            Method::GET,
+            "/v1/openapi.json",
+            "gateway.openapi",
+            Access::Public,
+            |call| Box::pin(document(call)),
+        )
+        .about("This document.")
+        .giving(Gives::Anything("An OpenAPI 3.1 document.")),
+    ]
+}
+
+async fn show(call: Call) -> Outcome {
+    Done::json(StatusCode::OK, &call.api.parts.host.about())
+}
+
+async fn health(_: Call) -> Outcome {
+    let status = "ok".to_owned();
+    Done::json(StatusCode::OK, &Health { status })
+}
+
+async fn document(_: Call) -> Outcome {
+    Ok(Done {
+        status: StatusCode::OK,
+        body: Some(Bytes::from_static(openapi::served().as_bytes())),
+        ..Done::default()
+    })
+}

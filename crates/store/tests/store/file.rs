@@ -1,0 +1,201 @@
+//! The file: private, and refused with a reason whenever it is not what was written.
+
+use std::{
+    fs,
+    io::{Read, Seek, SeekFrom, Write},
+    os::unix::fs::PermissionsExt,
+};
+
+use outgate_journey::session::SessionEnd;
+use outgate_store::{Change, SessionStore, SqliteStore, StoreFault};
+use sqlx::{Connection, SqliteConnection};
+
+use crate::support::{Folder, commit, ending, remembered, session};
+
+async fn change_by_hand(folder: &Folder, statement: &'static str) {
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(folder.path())
+        .create_if_missing(true);
+    let mut other = SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql(statement).execute(&mut other).await.unwrap();
+    other.close().await.unwrap();
+}
+
+async fn filled(folder: &Folder) {
+    let store = folder.open().await;
+    let sessions = (0..200).map(|number| {
+        let change = Change::Create(Box::new(session(&format!("s{number}"))));
+        commit(&store, change)
+    });
+    futures_util::future::try_join_all(sessions).await.unwrap();
+    commit(&store, Change::End(ending("s7", SessionEnd::Ended, None)))
+        .await
+        .unwrap();
+    store.close().await;
+}
+
+#[tokio::test]
+async fn the_file_and_its_log_are_the_gateways_alone() {
+    let folder = Folder::new();
+    let store = folder.open().await;
+    commit(&store, Change::Create(Box::new(session("a"))))
+        .await
+        .unwrap();
+    let mut seen = 0;
+    for entry in fs::read_dir(folder.path().parent().unwrap()).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{:?}", entry.file_name());
+        seen += 1;
+    }
+    assert!(seen >= 2, "the database and its log");
+}
+
+#[tokio::test]
+async fn a_file_that_others_can_read_or_that_is_none_is_refused() {
+    let folder = Folder::new();
+    folder.open().await.close().await;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o644)).unwrap();
+    let error = folder.refused().await;
+    assert_eq!(error.code(), "store_exposed");
+    assert!(error.to_string().contains("0644"), "{error}");
+
+    fs::remove_file(folder.path()).unwrap();
+    fs::create_dir(folder.path()).unwrap();
+    assert_eq!(folder.refused().await.code(), "store_unreadable");
+
+    let nowhere = folder.path().join("none/outgate.db");
+    let error = SqliteStore::open(&nowhere).await.err().unwrap();
+    assert_eq!(error.code(), "store_unreadable");
+    assert!(error.to_string().contains("none/outgate.db"), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused_by_name() {
+    let folder = Folder::new();
+    fs::write(
+        folder.path(),
+        "not a database, and long enough to be taken for a header of one".repeat(20),
+    )
+    .unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o600)).unwrap();
+    let error = folder.refused().await;
+    assert_eq!(error.code(), "store_corrupt");
+    assert!(
+        error.to_string().contains("outgate.db") && error.to_string().contains("store_corrupt")
+    );
+    let error = SqliteStore::open_read_only(&folder.path())
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "store_corrupt");
+}
+
+#[tokio::test]
+async fn a_damaged_page_is_found_before_anything_is_served() {
+    let folder = Folder::new();
+    filled(&folder).await;
+    let mut file = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(folder.path())
+        .unwrap();
+    let mut whole = Vec::new();
+    file.read_to_end(&mut whole).unwrap();
+    // Every page but the first: whichever holds the denylist.
+    for page in 1..whole.len() / 4096 {
+        file.seek(SeekFrom::Start(page as u64 * 4096)).unwrap();
+        file.write_all(&[0xff; 64]).unwrap();
+    }
+    drop(file);
+    assert_eq!(folder.refused().await.fault(), StoreFault::Corrupt);
+}
+
+#[tokio::test]
+async fn a_row_that_its_table_forbids_is_damage() {
+    let folder = Folder::new();
+    filled(&folder).await;
+    let second_switch = "PRAGMA ignore_check_constraints = ON;
+        INSERT INTO kill_switch (one, since, set_by, reason) VALUES (2, 1, 'nobody', '')";
+    change_by_hand(&folder, second_switch).await;
+    assert_eq!(folder.refused().await.code(), "store_corrupt");
+}
+
+#[tokio::test]
+async fn another_programs_database_is_left_alone() {
+    let folder = Folder::new();
+    change_by_hand(&folder, "CREATE TABLE mine (a)").await;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o600)).unwrap();
+    let error = folder.refused().await;
+    assert_eq!(error.code(), "store_corrupt");
+    assert!(
+        error.to_string().contains("not a database of this program"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_store_of_a_later_release_is_refused() {
+    let folder = Folder::new();
+    filled(&folder).await;
+    let later =
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+        VALUES (9999, 'later', true, x'00', 1)";
+    change_by_hand(&folder, later).await;
+    assert_eq!(folder.refused().await.code(), "store_newer");
+    let error = SqliteStore::open_read_only(&folder.path())
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "store_newer");
+}
+
+#[tokio::test]
+async fn one_value_that_cannot_be_read_spoils_the_whole_answer() {
+    for (statement, column) in [
+        ("UPDATE endings SET cause = 'over'", "cause"),
+        (
+            "UPDATE sessions SET labels = 'no json' WHERE id = 's3'",
+            "labels",
+        ),
+        (
+            "UPDATE sessions SET limits = '{\"requests\":\"0/min\"}' WHERE id = 's3'",
+            "limits",
+        ),
+        ("UPDATE sessions SET id = 'not an id' WHERE id = 's3'", "id"),
+        ("UPDATE endings SET keep_until = -1", "keep_until"),
+    ] {
+        let folder = Folder::new();
+        filled(&folder).await;
+        change_by_hand(&folder, statement).await;
+        let store = folder.open().await;
+        let error = store.load().await.unwrap_err();
+        assert_eq!(error.code(), "store_corrupt", "{statement}");
+        assert!(error.to_string().contains(column), "{error}");
+        assert!(!error.to_string().contains("not an id"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn reading_beside_a_running_gateway_changes_nothing_and_sees_what_was_acknowledged() {
+    let folder = Folder::new();
+    let none = SqliteStore::open_read_only(&folder.path()).await.unwrap();
+    assert!(remembered(&none).await.sessions.is_empty());
+    assert!(!folder.path().exists());
+
+    let store = folder.open().await;
+    commit(&store, Change::Create(Box::new(session("a"))))
+        .await
+        .unwrap();
+    commit(&store, Change::End(ending("a", SessionEnd::Ended, None)))
+        .await
+        .unwrap();
+    let reader = SqliteStore::open_read_only(&folder.path()).await.unwrap();
+    assert_eq!(remembered(&reader).await, remembered(&store).await);
+    assert_eq!(reader.clock_floor().0, crate::support::NOW.0);
+    let refused = commit(&reader, Change::Lift).await.unwrap_err();
+    assert_eq!(refused.code(), "store_read_only");
+
+    // And after it has stopped.
+    store.close().await;
+    let reader = SqliteStore::open_read_only(&folder.path()).await.unwrap();
+    assert_eq!(remembered(&reader).await.endings.len(), 1);
+}
