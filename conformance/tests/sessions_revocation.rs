@@ -183,6 +183,27 @@ async fn a_pass_through_tunnel_is_cut_within_a_second_busy_or_idle() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_in_which_nothing_was_said_yet_is_cut_within_a_second() {
+    let world = World::new().await;
+    for host in ["a.test", "pass.test"] {
+        let (id, token) = world.session();
+        let guest = world.guest().with_proxy_token(&token);
+        let authority = format!("{host}:{}", world.tls.port());
+        let mut tunnel = guest.connect(&authority).await.expect("a tunnel");
+        let mark = world.mark();
+        world.plane().session_end(&id);
+        let begin = Instant::now();
+        let (_, closed) = outgate_conformance::raw::drain(&mut tunnel, CUT).await;
+        assert!(
+            closed && begin.elapsed() < CUT,
+            "{host}: {:?}",
+            begin.elapsed()
+        );
+        world.assert_audited(mark, "session_revoked", host);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_connection_of_an_ended_session_carries_nothing_more() {
     let world = World::new().await;
     for way in Way::ALL {

@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use crate::{day::rfc3339, text::is_unsafe_to_show};
 
-/// One record. `Display` is the one-line form: time, verdict, code, session, method, host, path, status, bytes; `-`
-/// where there is nothing.
+/// One record. `Display` is the one-line form: time, verdict, code, session, method, host, path, status and, of what
+/// guests do, bytes; `-` where there is nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShownRecord {
     /// The line as it stands, without its line break.
@@ -28,16 +28,15 @@ pub struct ShownRecord {
     /// `connect` for a tunnel, `listener` for a connection that never became a request, else the method; an operator's
     /// operation; for sessions and the log's own records, what happened; for an anomaly, the budget.
     pub method: Option<String>,
-    /// What it named, with the port if that is known; for what operators do, who did it.
+    /// What it named, with the port if that is known; for what operators do and for sessions, who did it, as in
+    /// `oidc:alice`.
     pub host: Option<String>,
     /// The path; on what an operator acted; the day that was sealed.
     pub path: Option<String>,
     /// The status that the client got.
     pub status: Option<u16>,
-    /// Towards the upstream.
-    pub bytes_out: u64,
-    /// Towards the client.
-    pub bytes_in: u64,
+    /// Towards the upstream and towards the client, of what guests do.
+    pub bytes: Option<(u64, u64)>,
 }
 
 /// The verdict, for people.
@@ -143,7 +142,7 @@ struct Response {
     code: u16,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 struct Traffic {
     bytes_in: u64,
     bytes_out: u64,
@@ -159,6 +158,8 @@ struct Unmapped<'a> {
     budget: Option<Cow<'a, str>>,
     #[serde(borrow)]
     day: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    identity: Option<Cow<'a, str>>,
     status: Option<u16>,
 }
 
@@ -169,7 +170,14 @@ impl ShownRecord {
         let verdict = record.verdict();
         let unmapped = record.unmapped.unwrap_or_default();
         let actor = record.actor.unwrap_or_default();
-        let traffic = record.traffic.unwrap_or_default();
+        let identity = unmapped.identity.as_deref();
+        let who = actor
+            .user
+            .and_then(|user| user.name)
+            .map(|name| match identity {
+                Some(identity) => format!("{identity}:{name}"),
+                None => name,
+            });
         let words = match verdict {
             ShownVerdict::Log => (
                 record
@@ -181,12 +189,12 @@ impl ShownRecord {
             ShownVerdict::Anomaly => (unmapped.budget.map(Cow::into_owned), None, None),
             ShownVerdict::Session => (
                 Some(session_change(record.activity_id).to_owned()),
-                actor.user.and_then(|user| user.name),
+                who,
                 None,
             ),
             _ if record.class_uid == API_ACTIVITY => (
                 record.api.map(|api| api.operation),
-                actor.user.and_then(|user| user.name),
+                who,
                 record
                     .resources
                     .and_then(|resources| Some(resources.into_iter().next()?.uid)),
@@ -217,8 +225,7 @@ impl ShownRecord {
                 .http_response
                 .map(|response| response.code)
                 .or(unmapped.status),
-            bytes_out: traffic.bytes_out,
-            bytes_in: traffic.bytes_in,
+            bytes: record.traffic.map(|it| (it.bytes_out, it.bytes_in)),
             raw,
         })
     }
@@ -286,7 +293,10 @@ impl fmt::Display for ShownRecord {
             Some(status) => write!(f, " {status}")?,
             None => f.write_str(" -")?,
         }
-        write!(f, " out={} in={}", self.bytes_out, self.bytes_in)
+        match self.bytes {
+            Some((out, back)) => write!(f, " out={out} in={back}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -368,9 +368,9 @@ fn each_kind_has_its_one_line_form() {
     assert_eq!(
         shown,
         [
-            "2026-09-21T14:13:20.000Z denied  unknown_session - session.end ann@example.org s-1 404 out=0 in=0",
-            "2026-09-21T14:13:20.000Z session idle s-1 ended outgate - - out=0 in=0",
-            "2026-09-21T14:13:20.000Z anomaly - s-1 bytes_out - - - out=0 in=0",
+            "2026-09-21T14:13:20.000Z denied  unknown_session - session.end oidc:ann@example.org s-1 404",
+            "2026-09-21T14:13:20.000Z session idle s-1 ended itself:outgate - -",
+            "2026-09-21T14:13:20.000Z anomaly - s-1 bytes_out - - -",
         ]
     );
 }

@@ -391,7 +391,7 @@ fn the_one_line_form_has_its_columns() {
         .map(|shown| shown.unwrap().to_string())
         .collect();
     assert!(
-        shown[0].ends_with(" log     - - audit-log-created - - - out=0 in=0"),
+        shown[0].ends_with(" log     - - audit-log-created - - -"),
         "{}",
         shown[0]
     );

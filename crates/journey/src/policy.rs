@@ -1,6 +1,9 @@
 //! What the owner allowed, in the form the journey reads: validated, canonical, indexed. A policy is immutable;
 //! a reload builds another one and swaps it.
 
+mod bounds;
+mod credential;
+
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use http::{HeaderName, Method};
@@ -14,6 +17,9 @@ use crate::{
     session::{PolicyName, Session},
     tripwire::Tripwire,
 };
+
+pub use bounds::{DestinationLimits, Rate, SessionBounds, SessionLimits};
+pub use credential::{CredentialName, CredentialSource, Injection, InjectionForm};
 
 /// A TCP port, 1 to 65535.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,39 +76,6 @@ impl fmt::Display for RuleId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// The name of an upstream credential in the configuration; never the secret itself.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CredentialName(Arc<str>);
-
-impl CredentialName {
-    /// A credential's name.
-    #[must_use]
-    pub fn new(text: impl Into<Arc<str>>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for CredentialName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Where an upstream credential comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CredentialSource {
-    /// An environment variable of the gateway, read once at start.
-    Env(String),
-    /// A file, watched. One trailing line break is not part of the value.
-    File(std::path::PathBuf),
 }
 
 /// The rung of the posture ladder on which one destination is served, after `auto` was resolved.
@@ -185,107 +158,6 @@ pub struct RequestRule {
     pub headers: Vec<(HeaderName, Vec<String>)>,
 }
 
-/// How an upstream credential is attached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Injection {
-    /// Which credential.
-    pub credential: CredentialName,
-    /// Where it goes.
-    pub form: InjectionForm,
-    /// Whether the rule lets the credential leave without TLS.
-    pub over_plaintext: bool,
-}
-
-/// Where a credential goes in the request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum InjectionForm {
-    /// A header field whose value is `prefix`, the credential, `suffix`.
-    Header {
-        /// The field.
-        name: HeaderName,
-        /// Text before the credential.
-        prefix: String,
-        /// Text after it.
-        suffix: String,
-    },
-    /// `Authorization: Basic` (RFC 7617) with this user name and the credential as the password.
-    Basic {
-        /// The user name; no colon.
-        username: String,
-    },
-    /// A query parameter.
-    Query {
-        /// The parameter's name, as it stands in the URL.
-        parameter: String,
-    },
-}
-
-/// A number of events in a window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    /// Events, at least 1.
-    pub events: std::num::NonZeroU32,
-    /// Window, in seconds: 1, 60, 3600 or 86400.
-    pub window_seconds: u32,
-}
-
-/// What one session may use. `None`: no limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SessionLimits {
-    /// Requests.
-    pub requests: Option<Rate>,
-    /// New connections.
-    pub connections: Option<Rate>,
-    /// Connections open at once.
-    pub concurrent_connections: Option<u32>,
-    /// Bytes sent towards upstreams over the session's life.
-    pub bytes_out: Option<u64>,
-    /// Distinct hosts over the session's life.
-    pub distinct_destinations: Option<u32>,
-}
-
-/// What one session may use, with all that bounds it: each rate on its own, and the lowest of each number.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SessionBounds {
-    /// Requests.
-    pub requests: [Option<Rate>; Self::LAYERS],
-    /// New connections.
-    pub connections: [Option<Rate>; Self::LAYERS],
-    /// Connections open at once.
-    pub concurrent_connections: Option<u32>,
-    /// Bytes sent towards upstreams over the session's life.
-    pub bytes_out: Option<u64>,
-    /// Distinct hosts over the session's life.
-    pub distinct_destinations: Option<u32>,
-}
-
-impl SessionBounds {
-    /// What bounds a session: the policy for all, the one that it is confined to, what it was given, and what the
-    /// operator set since.
-    pub const LAYERS: usize = 4;
-
-    /// All of these limits at once.
-    #[must_use]
-    pub fn of(layers: [Option<&SessionLimits>; Self::LAYERS]) -> Self {
-        let lowest = |pick: fn(&SessionLimits) -> Option<u64>| {
-            layers
-                .iter()
-                .flatten()
-                .filter_map(|limits| pick(limits))
-                .min()
-        };
-        let narrow =
-            |number: Option<u64>| number.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
-        Self {
-            requests: layers.map(|limits| limits?.requests),
-            connections: layers.map(|limits| limits?.connections),
-            concurrent_connections: narrow(lowest(|it| it.concurrent_connections.map(u64::from))),
-            bytes_out: lowest(|it| it.bytes_out),
-            distinct_destinations: narrow(lowest(|it| it.distinct_destinations.map(u64::from))),
-        }
-    }
-}
-
 /// One of the file's `policies`: which of the destinations a session may use that is confined to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NamedPolicy {
@@ -293,13 +165,6 @@ pub struct NamedPolicy {
     pub hosts: Vec<HostPattern>,
     /// What such a session may use.
     pub limits: SessionLimits,
-}
-
-/// What one session may use of one destination.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct DestinationLimits {
-    /// Requests.
-    pub requests: Option<Rate>,
 }
 
 /// What the owner said about one destination.

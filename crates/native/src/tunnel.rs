@@ -53,7 +53,11 @@ pub(crate) async fn carry(
         )
         .await;
     }
-    match read_hello(&mut guest, admitted.live.timeouts.handshake).await {
+    let read = tokio::select! {
+        read = read_hello(&mut guest, admitted.live.timeouts.handshake) => read,
+        code = trail.session_ended() => Err(code.into()),
+    };
+    match read {
         Ok(hello) => carry_opened(shared, guest, admitted, hello, trail).await,
         Err(denial) => turn_away(guest, trail, &denial).await,
     }
@@ -217,7 +221,11 @@ async fn bump(
     };
     let arrival = guest.arrival;
     let accepting = TlsAcceptor::from(config).accept(Prefixed::new(guest.stream, guest.received));
-    let stream = match tokio::time::timeout(admitted.live.timeouts.handshake, accepting).await {
+    let accepted = tokio::select! {
+        accepted = tokio::time::timeout(admitted.live.timeouts.handshake, accepting) => accepted,
+        code = trail.session_ended() => return trail.deny(&code.into()),
+    };
+    let stream = match accepted {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             return trail

@@ -9,6 +9,8 @@ pub enum StoreFault {
     Unreadable,
     /// What is in it is not what was written, or not ours.
     Corrupt,
+    /// It is gone, empty, or another file.
+    Missing,
     /// A later release wrote it.
     Newer,
     /// Other users can read or change it.
@@ -30,6 +32,7 @@ impl StoreFault {
         match self {
             Self::Unreadable => "store_unreadable",
             Self::Corrupt => "store_corrupt",
+            Self::Missing => "store_missing",
             Self::Newer => "store_newer",
             Self::Exposed => "store_exposed",
             Self::WriteFailed => "store_write_failed",
@@ -43,6 +46,10 @@ impl StoreFault {
         match self {
             Self::Corrupt => {
                 "; restore the file from a copy, or remove it to forget all sessions and revocations"
+            }
+            Self::Missing => {
+                "; what was revoked stands in it: restore it from a copy, or remove the signing keys too (`keys` beside it), \
+                 so that no token out there is good any more"
             }
             Self::Newer => "; start the release that wrote it, or a later one",
             Self::Unreadable | Self::WriteFailed => {

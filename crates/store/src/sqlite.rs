@@ -1,7 +1,10 @@
 //! The store as one SQLite file, readable by the gateway's user alone.
 //!
-//! Write-ahead log with `synchronous=FULL`: an acknowledged change has been flushed. One thread writes, on a runtime of
-//! its own, so that neither a busy data plane nor a busy operator's door delays it.
+//! Rollback journal with `synchronous=FULL`: an acknowledged change has been flushed into the file itself. A write-ahead
+//! log would hold the newest changes alone, and SQLite drops what is damaged at its end without a word: revocations
+//! would be. One thread writes, on a runtime of its own, so that neither a busy data plane nor a busy operator's door
+//! delays it. A file that is not the one that was opened any more takes no change: who would be told that it is on
+//! disk?
 
 mod file;
 mod read;
@@ -38,6 +41,19 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError`]: a gateway whose denylist cannot be read must not start.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::start(path).await
+    }
+
+    /// As [`Self::open`], where there has to be a store already: one that is gone, or empty, held what was revoked.
+    ///
+    /// # Errors
+    /// [`StoreFault::Missing`] beside those of [`Self::open`].
+    pub async fn open_existing(path: &Path) -> Result<Self, StoreError> {
+        file::require(path)?;
+        Self::start(path).await
+    }
+
+    async fn start(path: &Path) -> Result<Self, StoreError> {
         let (urgent, urgent_lane) = mpsc::unbounded_channel();
         let (ordinary, ordinary_lane) = mpsc::channel(ORDINARY_LANE);
         let (opened, opening) = oneshot::channel();

@@ -11,6 +11,9 @@ use std::{
 use outgate_journey::session::SessionEnd;
 use tokio_util::sync::CancellationToken;
 
+/// How often the line is looked at for those who cannot ask a clock each time, in milliseconds.
+const LOOKED_AT_EVERY_MS: u64 = 1000;
+
 /// When a session last did anything, in milliseconds on the line; shared by all its connections.
 #[derive(Debug)]
 pub(super) struct Pulse {
@@ -71,11 +74,15 @@ impl Activity {
         refused
     }
 
-    /// Notes that bytes moved: two relaxed atomic operations, no clock. Good to about a second.
+    /// Notes that bytes moved: two relaxed atomic operations, no clock. The line is known as of the last look at it, so
+    /// the moment is taken for the next one: a session that moves bytes is never found idle, and one that stops is at
+    /// most a second late.
     pub fn note(&self) {
         if let Some(pulse) = &self.pulse {
             let lately = pulse.lately.load(Ordering::Relaxed);
-            pulse.last.store(lately, Ordering::Relaxed);
+            pulse
+                .last
+                .store(lately.saturating_add(LOOKED_AT_EVERY_MS), Ordering::Relaxed);
         }
     }
 

@@ -26,8 +26,38 @@ pub(super) fn options(path: &Path) -> SqliteConnectOptions {
 
 pub(super) fn writing(path: &Path) -> SqliteConnectOptions {
     options(path)
-        .journal_mode(SqliteJournalMode::Wal)
+        .journal_mode(SqliteJournalMode::Truncate)
         .synchronous(SqliteSynchronous::Full)
+}
+
+/// Which file stands at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+/// Which file stands there.
+///
+/// # Errors
+/// [`StoreFault::Missing`].
+pub(super) fn identify(path: &Path) -> Result<FileId, StoreError> {
+    let meta = fs::symlink_metadata(path)
+        .map_err(|error| StoreError::new(StoreFault::Missing, path, error))?;
+    Ok(FileId {
+        device: meta.dev(),
+        inode: meta.ino(),
+    })
+}
+
+/// Refuses a place where there is no store, or an empty file.
+pub(super) fn require(path: &Path) -> Result<(), StoreError> {
+    let missing = |detail| Err(StoreError::new(StoreFault::Missing, path, detail));
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_file() && meta.len() == 0 => missing("empty"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => missing("gone"),
+        _ => Ok(()),
+    }
 }
 
 /// Creates the file, empty and private, unless it is there. SQLite gives its other files the same mode.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{file, read, schema, write};
+use super::{file, file::FileId, read, schema, write};
 use crate::{Change, Remembered, Steady, StoreError, StoreFault};
 
 /// Rows of the ordinary lane that share a flush: all that an ending can have to wait for.
@@ -52,9 +52,10 @@ pub(super) fn run(
     };
     runtime.block_on(async {
         match open(&path).await {
-            Ok((connection, floor)) => {
+            Ok((connection, file, floor)) => {
                 let writer = Writer {
                     path: &path,
+                    file,
                     connection,
                     urgent,
                     ordinary,
@@ -68,18 +69,21 @@ pub(super) fn run(
     });
 }
 
-async fn open(path: &Path) -> Result<(SqliteConnection, Steady), StoreError> {
+async fn open(path: &Path) -> Result<(SqliteConnection, FileId, Steady), StoreError> {
     file::prepare(path)?;
+    let file = file::identify(path)?;
     let mut connection = SqliteConnection::connect_with(&file::writing(path))
         .await
         .map_err(|error| schema::fault(path, StoreFault::Unreadable, &error))?;
     schema::migrate(&mut connection, path).await?;
     let floor = read::floor(&mut connection, path).await?;
-    Ok((connection, floor))
+    Ok((connection, file, floor))
 }
 
 struct Writer<'a> {
     path: &'a Path,
+    /// Which file was opened.
+    file: FileId,
     connection: SqliteConnection,
     urgent: mpsc::UnboundedReceiver<Job>,
     ordinary: mpsc::Receiver<Job>,
@@ -158,6 +162,9 @@ impl Writer<'_> {
     }
 
     async fn write(&mut self, batch: Vec<Commit>) {
+        if let Err(error) = self.is_still_there() {
+            return refuse(batch, &error);
+        }
         let together = commit(&mut self.connection, &batch).await;
         if together.is_ok() || batch.len() == 1 {
             return self.answer(batch, together);
@@ -170,17 +177,21 @@ impl Writer<'_> {
         }
     }
 
+    /// What is written into a file that was removed or replaced is on no disk that the next start reads.
+    fn is_still_there(&self) -> Result<(), StoreError> {
+        if file::identify(self.path)? == self.file {
+            return Ok(());
+        }
+        let detail = "replaced by another file while the gateway runs";
+        Err(StoreError::new(StoreFault::Missing, self.path, detail))
+    }
+
     fn answer(&self, batch: Vec<Commit>, outcome: Result<Vec<bool>, sqlx::Error>) {
         let path = self.path;
         let made = match outcome {
             Ok(made) => made,
             Err(error) => {
-                let error = schema::fault(path, StoreFault::WriteFailed, &error);
-                tracing::error!(%error, "the session store could not be written");
-                for commit in batch {
-                    let _ = commit.done.send(Err(error.clone()));
-                }
-                return;
+                return refuse(batch, &schema::fault(path, StoreFault::WriteFailed, &error));
             }
         };
         for (commit, made) in batch.into_iter().zip(made) {
@@ -188,6 +199,13 @@ impl Writer<'_> {
                 StoreError::new(StoreFault::Exists, path, "the session exists already")
             }));
         }
+    }
+}
+
+fn refuse(batch: Vec<Commit>, error: &StoreError) {
+    tracing::error!(code = error.code(), %error, "the session store could not be written");
+    for commit in batch {
+        let _ = commit.done.send(Err(error.clone()));
     }
 }
 

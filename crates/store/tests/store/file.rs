@@ -199,3 +199,73 @@ async fn reading_beside_a_running_gateway_changes_nothing_and_sees_what_was_ackn
     let reader = SqliteStore::open_read_only(&folder.path()).await.unwrap();
     assert_eq!(remembered(&reader).await.endings.len(), 1);
 }
+
+#[tokio::test]
+async fn a_file_that_was_removed_or_replaced_takes_no_change() {
+    for replaced in [false, true] {
+        let folder = Folder::new();
+        let store = folder.open().await;
+        commit(&store, Change::Create(Box::new(session("a"))))
+            .await
+            .unwrap();
+        let aside = folder.path().with_extension("aside");
+        fs::rename(folder.path(), &aside).unwrap();
+        if replaced {
+            fs::copy(&aside, folder.path()).unwrap();
+        }
+        let ended = commit(&store, Change::End(ending("a", SessionEnd::Ended, None))).await;
+        assert_eq!(
+            ended.err().unwrap().fault(),
+            StoreFault::Missing,
+            "{replaced}"
+        );
+        // Put back, it is the file that was opened: the change can be made.
+        fs::rename(&aside, folder.path()).unwrap();
+        commit(&store, Change::End(ending("a", SessionEnd::Ended, None)))
+            .await
+            .unwrap();
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn where_there_has_to_be_a_store_none_and_an_empty_one_are_refused() {
+    let folder = Folder::new();
+    let refused = SqliteStore::open_existing(&folder.path())
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(refused.code(), "store_missing");
+    assert!(!folder.path().exists(), "nothing is made in its place");
+    fs::write(folder.path(), "").unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o600)).unwrap();
+    let refused = SqliteStore::open_existing(&folder.path())
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(refused.code(), "store_missing");
+    fs::remove_file(folder.path()).unwrap();
+    filled(&folder).await;
+    SqliteStore::open_existing(&folder.path())
+        .await
+        .unwrap()
+        .close()
+        .await;
+}
+
+#[tokio::test]
+async fn an_acknowledged_change_stands_in_the_file_itself() {
+    let folder = Folder::new();
+    let store = folder.open().await;
+    commit(&store, Change::End(ending("a", SessionEnd::Ended, None)))
+        .await
+        .unwrap();
+    // The process dies here; whatever else SQLite had made beside the file is gone as well.
+    let copy = Folder::new();
+    fs::copy(folder.path(), copy.path()).unwrap();
+    fs::set_permissions(copy.path(), fs::Permissions::from_mode(0o600)).unwrap();
+    let again = copy.open().await;
+    assert_eq!(again.load().await.unwrap().endings.len(), 1);
+    again.close().await;
+    store.close().await;
+}

@@ -14,10 +14,7 @@ use outgate_journey::{
 };
 use tokio::sync::watch;
 
-use super::{
-    home::{Core, end_for_anomaly},
-    tls::read,
-};
+use super::{core::Core, record::end_for_anomaly, tls::read};
 
 /// The door before it is opened.
 pub(super) struct Door {

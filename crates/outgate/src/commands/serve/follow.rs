@@ -16,7 +16,7 @@ use outgate_fleet::{
 use outgate_native::{clock, shared::AnomalyObserver, state::StatePaths};
 use outgate_session::FollowedKeys;
 
-use super::{home::Core, tls::read};
+use super::{core::Core, tls::read};
 
 /// Takes the parts of the state over, before and after there is a gateway to give them to.
 pub(super) struct Held {

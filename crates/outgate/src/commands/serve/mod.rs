@@ -1,11 +1,13 @@
 //! `outgate serve`: the gateway in its state folder, with everything around it.
 
+mod core;
 mod export;
 mod fleet;
 mod follow;
 mod home;
 mod issuers;
 mod operator;
+mod record;
 mod tls;
 mod watch;
 
@@ -26,17 +28,25 @@ use super::{
     process::{LogTarget, hide_memory, set_limits, start_log},
     state,
 };
-use crate::{cli::Serve, style::say};
+use crate::{
+    cli::{ConfigFile, Serve},
+    style::say,
+};
 
 pub(crate) fn run(serve: &Serve, state_dir: Option<PathBuf>) -> Result<ExitCode> {
     start_log(LogTarget::StandardError(serve.log_format));
     hide_memory();
     set_limits();
-    let config = load(&serve.file)?;
+    let file = ConfigFile {
+        // As it is read again later: a path that is written in another way would count as changed.
+        config: std::path::absolute(&serve.file.config)?,
+        json: serve.file.json,
+    };
+    let config = load(&file)?;
     if config.listen.proxy.is_empty() {
         bail!(
             "{}: listen.proxy is missing, so guests could connect nowhere; add `listen: {{ proxy: 127.0.0.1:8080 }}`",
-            serve.file.config.display()
+            file.config.display()
         );
     }
     let state = state(state_dir, Some(&config))?;
@@ -44,18 +54,17 @@ pub(crate) fn run(serve: &Serve, state_dir: Option<PathBuf>) -> Result<ExitCode>
         .enable_all()
         .build()
         .context("the runtime cannot be started")?
-        .block_on(serve_until_told(serve, config, state))
+        .block_on(serve_until_told(file, config, state))
 }
 
-async fn serve_until_told(serve: &Serve, config: Config, state: StatePaths) -> Result<ExitCode> {
+async fn serve_until_told(file: ConfigFile, config: Config, state: StatePaths) -> Result<ExitCode> {
     // Before anything listens, so that a signal is never lost.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
 
-    let path = std::path::absolute(&serve.file.config)?;
-    let home = Arc::new(Home::open(config, path, state.clone()).await?);
-    announce(&home, &state, serve.file.json);
+    let home = Arc::new(Home::open(config, file.config, state.clone()).await?);
+    announce(&home, &state, file.json);
 
     let (look, looks) = mpsc::channel(1);
     let stop = async {

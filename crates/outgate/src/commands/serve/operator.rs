@@ -22,7 +22,7 @@ use outgate_journey::{
 use outgate_native::{clock, gateway::ISSUER, state::StatePaths};
 use serde_json::json;
 
-use super::{home::Core, tls::server_config};
+use super::{core::Core, tls::server_config};
 
 /// How long an operator's answer waits for its record.
 const RECORD_WITHIN: Duration = Duration::from_secs(5);
