@@ -9,8 +9,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 
-def issue(folder: Path, names: list[str]) -> tuple[Path, Path]:
-    """Writes `ca.pem`, and a certificate for `names` with its key, whose paths it returns."""
+def issue(
+    folder: Path, names: list[str], usage=ExtendedKeyUsageOID.SERVER_AUTH, hours: float = 48
+) -> tuple[Path, Path]:
+    """Writes `ca.pem`, and a certificate for `names` with its key, whose paths it returns. It is good for `hours`."""
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Upstream test CA")])
     ca = (
@@ -23,10 +25,10 @@ def issue(folder: Path, names: list[str]) -> tuple[Path, Path]:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Upstream test server")])
     leaf = (
-        builder(subject, ca_name, key)
+        builder(subject, ca_name, key, hours)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(key_usage(sign=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
         .sign(ca_key, hashes.SHA256())
@@ -39,7 +41,9 @@ def issue(folder: Path, names: list[str]) -> tuple[Path, Path]:
     return folder / "leaf.pem", folder / "leaf.key"
 
 
-def builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, hours: float = 48
+) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.timezone.utc)
     return (
         x509.CertificateBuilder()
@@ -48,7 +52,7 @@ def builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateK
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=2))
+        .not_valid_after(now + datetime.timedelta(hours=hours))
     )
 
 

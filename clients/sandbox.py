@@ -84,7 +84,7 @@ class Ran:
     def records(self) -> list[dict]:
         """The audit records of decisions, oldest first."""
         lines = (self.trail / "audit.jsonl").read_text().splitlines()
-        return [record for line in lines if (record := json.loads(line)["record"])["class_uid"] != 6002]
+        return [record for line in lines if (record := json.loads(line)["record"])["class_uid"] in (4001, 4002)]
 
     def entries(self, host: str) -> list[str]:
         """The ways in of what was allowed to this host, look-ups aside."""

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// A system package, and the shell command that succeeds once what it brings is there.
-const SYSTEM: [(&str, &str); 11] = [
+const SYSTEM: [(&str, &str); 12] = [
     ("build-essential", "command -v cc && command -v c++"),
     (
         "ca-certificates",
@@ -23,6 +23,7 @@ const SYSTEM: [(&str, &str); 11] = [
     ),
     ("git", "test -x \"$(git --exec-path)/git-http-backend\""),
     ("iproute2", "command -v ip"),
+    ("libfaketime", "ls /usr/lib/*/faketime/libfaketimeMT.so.1"),
     ("openssl", "command -v openssl"),
     (
         "python3",
