@@ -20,7 +20,7 @@ use rustls_pki_types::UnixTime;
 
 /// What time it is. Implementations never block.
 pub trait Clock: Send + Sync {
-    /// The time to judge by: never runs back.
+    /// The time to judge by: never behind the machine's own clock, whatever becomes of the wall clock.
     fn unix(&self) -> UnixSeconds;
 
     /// Time since the machine started, asleep or awake; unaffected by the wall clock.
@@ -50,20 +50,24 @@ impl GuardedClock {
         }
     }
 
-    /// Moves on to `floor`, if that is later than where the clock has got to.
+    /// Moves on to `floor`, if that is later than where the clock has got to by the machine's own clock: the wall clock
+    /// may be ahead of that, and be set back the moment after.
     pub fn not_before(&self, floor: UnixSeconds) {
-        let missing = floor.0.saturating_sub(self.unix().0);
-        self.begin.0.fetch_add(missing, Ordering::AcqRel);
+        let begin = floor.0.saturating_sub(self.elapsed());
+        self.begin.0.fetch_max(begin, Ordering::AcqRel);
+    }
+
+    /// Seconds by the machine's own clock since this one began.
+    fn elapsed(&self) -> u64 {
+        let boot = self.begin.1.load(Ordering::Relaxed);
+        since_boot().as_secs().saturating_sub(boot)
     }
 }
 
 impl Clock for GuardedClock {
     fn unix(&self) -> UnixSeconds {
-        let (unix, boot) = (&self.begin.0, &self.begin.1);
-        let elapsed = since_boot()
-            .as_secs()
-            .saturating_sub(boot.load(Ordering::Relaxed));
-        let own = unix.load(Ordering::Acquire).saturating_add(elapsed);
+        let begin = self.begin.0.load(Ordering::Acquire);
+        let own = begin.saturating_add(self.elapsed());
         UnixSeconds(own.max(wall().as_secs()))
     }
 
@@ -224,6 +228,17 @@ mod tests {
         assert!((floor.0 + 1000..floor.0 + 1005).contains(&clock.unix().0));
         clock.not_before(UnixSeconds(floor.0));
         assert!(clock.unix().0 >= floor.0 + 1000);
+    }
+
+    #[test]
+    fn a_floor_holds_also_where_the_wall_clock_is_ahead_of_the_machines_own() {
+        let boot = since_boot().as_secs();
+        let clock = GuardedClock {
+            begin: (AtomicU64::new(0), AtomicU64::new(boot)),
+        };
+        let floor = UnixSeconds(wall().as_secs() + 100);
+        clock.not_before(floor);
+        assert!(clock.unix() >= floor);
     }
 
     #[test]

@@ -361,6 +361,10 @@ fn operators_are_told_apart_and_have_no_right_that_they_cannot_use() {
             &["shared_secret 4:77 operator.tokens[1].file"],
         ),
         (
+            "webhooks: [{ name: a, secret_file: s }, { name: b, secret_file: s }]",
+            &["shared_secret 4:53 operator.webhooks[1]"],
+        ),
+        (
             "tokens: [{ name: a, file: a, scopes: [] }]",
             &["empty_list 4:50 operator.tokens[0].scopes"],
         ),

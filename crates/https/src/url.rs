@@ -89,15 +89,14 @@ impl Url {
             && self.port() == other.port()
     }
 
-    /// Whether it names this machine: an address of 127.0.0.0/8, `::1`, or `localhost` (RFC 6761 section 6.3).
+    /// Whether it is an address of this machine: of 127.0.0.0/8, or `::1`. Never a name: what a name means is decided by
+    /// whoever answers for it.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         let host = self.host();
         let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-        match bare.unwrap_or(host).parse::<IpAddr>() {
-            Ok(address) => address.is_loopback(),
-            Err(_) => host.eq_ignore_ascii_case("localhost"),
-        }
+        let address = bare.unwrap_or(host).parse::<IpAddr>();
+        address.is_ok_and(|address| address.is_loopback())
     }
 
     pub(crate) const fn uri(&self) -> &Uri {
@@ -205,7 +204,7 @@ mod tests {
             ("http://127.0.0.1:1/", true),
             ("http://127.9.9.9/", true),
             ("http://[::1]/", true),
-            ("http://localhost/", true),
+            ("http://localhost/", false),
             ("http://localhost.evil.test/", false),
             ("http://127.0.0.1.evil.test/", false),
             ("http://0.0.0.0/", false),

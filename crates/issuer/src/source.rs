@@ -140,15 +140,16 @@ pub(crate) async fn read_file(path: PathBuf, longest: usize) -> io::Result<Vec<u
     tokio::task::spawn_blocking(move || read_file_now(&path, longest)).await?
 }
 
-/// A regular file up to a length. Blocks; on a pipe it would for ever, and its reader with it.
+/// A regular file up to a length. Blocks; on a pipe it would for ever, and its reader with it. The buffer has room for
+/// the whole of it from the start: it may be a secret, and one that grows leaves copies behind that nobody wipes.
 pub(crate) fn read_file_now(path: &Path, longest: usize) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
-    let limit = u64::try_from(longest).unwrap_or(u64::MAX);
-    let mut bytes = Vec::new();
-    let mut file = fs::File::open(path)?.take(limit.saturating_add(1));
-    file.read_to_end(&mut bytes)?;
+    let room = longest.saturating_add(1);
+    let limit = u64::try_from(room).unwrap_or(u64::MAX);
+    let mut bytes = Vec::with_capacity(room);
+    fs::File::open(path)?.take(limit).read_to_end(&mut bytes)?;
     if bytes.len() > longest {
         return Err(io::Error::other(format!("longer than {longest} bytes")));
     }

@@ -259,11 +259,21 @@ fn check_webhooks(
     report: &mut Report<'_>,
 ) -> Vec<RevocationWebhook> {
     let mut names = Names::default();
+    let mut files = HashMap::new();
     let mut webhooks = Vec::new();
     for (path, written) in report.places(base, &operator.webhooks) {
         names.take(&written.name, &path.key("name"), report);
         let tenant = check_tenant(written.tenant.as_ref(), &path.key("tenant"), report);
         if let Some(key) = check_webhook_key(written, &path, folder, report) {
+            let (WebhookKey::Hmac(file) | WebhookKey::Ed25519(file)) = &key;
+            if let Some(first) = files.insert(file.clone(), report.line(&path)) {
+                report.error(
+                    "shared_secret",
+                    &path,
+                    format!("the webhook of line {first} has the same key"),
+                    "give each its own: a signature does not cover the name, so one could act as the other",
+                );
+            }
             let name = written.name.0.clone();
             webhooks.push(RevocationWebhook { name, key, tenant });
         }

@@ -7,12 +7,12 @@ use outgate_control::{
     client::OperatorClient,
     operator::{DenyBody, DenyRequest, DenyTargetBody},
 };
+use outgate_journey::outgoing::resembles_token;
 use outgate_native::clock::unix_now;
 use serde_json::json;
 
 use super::{
-    operator::{ask, client, told},
-    session::print_json,
+    operator::{ask, print_json, speak},
     table::{self, shown},
     utc,
 };
@@ -23,8 +23,9 @@ use crate::{
 
 pub(crate) fn run(deny: Deny, state_dir: Option<PathBuf>) -> Result<ExitCode> {
     let json = deny.output.json;
-    let done = client(&deny.reach, state_dir).and_then(|client| act(&client, deny.action, json));
-    told(json, done.map(|()| ExitCode::SUCCESS))
+    speak(&deny.reach, state_dir, json, |client| {
+        act(client, deny.action, json)
+    })
 }
 
 fn act(client: &OperatorClient, action: DenyAction, json: bool) -> Result<()> {
@@ -62,7 +63,8 @@ fn add(
         issuer: target.issuer,
         subject: target.subject,
         reason,
-        until: duration.map(|seconds| unix_now().0.saturating_add(seconds)),
+        // This second is not over yet: a denial must not end early.
+        until: duration.map(|seconds| unix_now().0.saturating_add(seconds).saturating_add(1)),
     };
     let entry = ask(client.deny(&wanted))?;
     if json {
@@ -80,11 +82,7 @@ fn add(
 }
 
 fn target_body(target: DenyTarget) -> Result<DenyTargetBody> {
-    if target
-        .token
-        .as_deref()
-        .is_some_and(|token| token.starts_with("eyJ"))
-    {
+    if target.token.as_deref().is_some_and(resembles_token) {
         // A list of tokens would be a list of secrets.
         bail!(
             "--token takes a token's id (its `jti`, as audit records have it under token_id), never the token"

@@ -4,25 +4,23 @@
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
-use outgate_control::operator::{About, CreateSession};
+use outgate_control::{
+    client::OperatorClient,
+    operator::{About, CreateSession},
+};
 use outgate_sandbox::environment::{Trust, gateway_variables};
 
-use super::{
-    block_on,
-    operator::{client, told},
-    read_text,
-};
+use super::{block_on, operator::speak, read_text};
 use crate::{
     cli::{Env, EnvFormat},
     style::say,
 };
 
 pub(crate) fn run(env: &Env, state_dir: Option<PathBuf>) -> Result<ExitCode> {
-    told(false, print(env, state_dir))
+    speak(&env.reach, state_dir, false, |client| print(env, client))
 }
 
-fn print(env: &Env, state_dir: Option<PathBuf>) -> Result<ExitCode> {
-    let client = client(&env.reach, state_dir)?;
+fn print(env: &Env, client: &OperatorClient) -> Result<()> {
     let (about, token) = block_on(async {
         let about = client.about().await?;
         let token = match &env.token_file {
@@ -53,7 +51,7 @@ fn print(env: &Env, state_dir: Option<PathBuf>) -> Result<ExitCode> {
             say!("{}", serde_json::Value::Object(object));
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn as_seen_by_workload(address: &SocketAddr) -> String {

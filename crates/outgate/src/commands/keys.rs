@@ -6,8 +6,7 @@ use anyhow::Result;
 use outgate_control::client::OperatorClient;
 
 use super::{
-    operator::{ask, client, told},
-    session::print_json,
+    operator::{ask, print_json, speak},
     table,
 };
 use crate::{
@@ -17,8 +16,9 @@ use crate::{
 
 pub(crate) fn run(keys: Keys, state_dir: Option<PathBuf>) -> Result<ExitCode> {
     let json = keys.output.json;
-    let done = client(&keys.reach, state_dir).and_then(|client| act(&client, keys.action, json));
-    told(json, done.map(|()| ExitCode::SUCCESS))
+    speak(&keys.reach, state_dir, json, |client| {
+        act(client, keys.action, json)
+    })
 }
 
 fn act(client: &OperatorClient, action: KeysAction, json: bool) -> Result<()> {

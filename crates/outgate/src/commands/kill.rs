@@ -7,8 +7,7 @@ use outgate_control::{client::OperatorClient, operator::KillState};
 use serde_json::json;
 
 use super::{
-    operator::{ask, client, told},
-    session::print_json,
+    operator::{ask, print_json, speak},
     table::shown,
     utc,
 };
@@ -16,8 +15,9 @@ use crate::{cli::Kill, style::say};
 
 pub(crate) fn run(kill: Kill, state_dir: Option<PathBuf>) -> Result<ExitCode> {
     let json = kill.output.json;
-    let done = client(&kill.reach, state_dir).and_then(|client| act(&client, &kill, json));
-    told(json, done.map(|()| ExitCode::SUCCESS))
+    speak(&kill.reach, state_dir, json, |client| {
+        act(client, &kill, json)
+    })
 }
 
 fn act(client: &OperatorClient, kill: &Kill, json: bool) -> Result<()> {

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The gateway that a command speaks to: at the URL, or in the state folder.
-pub(super) fn client(reach: &Reach, state_dir: Option<PathBuf>) -> Result<OperatorClient> {
+fn client(reach: &Reach, state_dir: Option<PathBuf>) -> Result<OperatorClient> {
     Ok(match remote(reach)? {
         Some(client) => client,
         None => OperatorClient::new(&local_state(&reach.place, state_dir)?.operator_socket()),
@@ -69,6 +69,17 @@ pub(super) fn named_config(place: &Place) -> Result<Option<Config>> {
     config.map(Some).context("the state folder is not known, because the configuration file has problems; give it with --state-dir")
 }
 
+/// Speaks to the gateway, and says what came of it.
+pub(super) fn speak(
+    reach: &Reach,
+    state_dir: Option<PathBuf>,
+    json: bool,
+    act: impl FnOnce(&OperatorClient) -> Result<()>,
+) -> Result<ExitCode> {
+    let done = client(reach, state_dir).and_then(|client| act(&client));
+    told(json, done.map(|()| ExitCode::SUCCESS))
+}
+
 /// Makes a call and waits for its answer.
 pub(super) fn ask<T>(call: impl Future<Output = Result<T, ClientError>>) -> Result<T> {
     block_on(async { Ok(call.await?) })
@@ -88,6 +99,12 @@ pub(super) fn told(json: bool, done: Result<ExitCode>) -> Result<ExitCode> {
         Some(refusal @ ClientError::Refused { .. }) => Err(anyhow::anyhow!(explained(refusal))),
         _ => Err(error),
     }
+}
+
+/// Prints an answer as it came.
+pub(super) fn print_json(answer: &impl serde::Serialize) -> Result<()> {
+    say!("{}", serde_json::to_string(answer)?);
+    Ok(())
 }
 
 fn as_json(error: &anyhow::Error) -> serde_json::Value {

@@ -6,8 +6,7 @@ use anyhow::Result;
 use outgate_control::client::OperatorClient;
 
 use super::{
-    operator::{ask, client, told},
-    session::print_json,
+    operator::{ask, print_json, speak},
     table,
 };
 use crate::{
@@ -17,12 +16,12 @@ use crate::{
 
 pub(crate) fn run(quota: Quota, state_dir: Option<PathBuf>) -> Result<ExitCode> {
     let json = quota.output.json;
-    let done =
-        client(&quota.reach, state_dir).and_then(|client| match (&quota.tenant, quota.sessions) {
-            (Some(tenant), Some(number)) => set(&client, tenant, number, json),
-            _ => show(&client, json),
-        });
-    told(json, done.map(|()| ExitCode::SUCCESS))
+    speak(&quota.reach, state_dir, json, |client| {
+        match (&quota.tenant, quota.sessions) {
+            (Some(tenant), Some(number)) => set(client, tenant, number, json),
+            _ => show(client, json),
+        }
+    })
 }
 
 fn set(client: &OperatorClient, tenant: &str, number: QuotaNumber, json: bool) -> Result<()> {

@@ -1,6 +1,9 @@
 //! `outgate session`: sessions of the running gateway. A token is printed where it was asked for and nowhere else.
 
-use std::{path::Path, path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Result, anyhow};
 use outgate_control::{
@@ -11,7 +14,7 @@ use outgate_journey::limit_text::LimitsText;
 use serde_json::json;
 
 use super::{
-    operator::{ask, client, told, write_token},
+    operator::{ask, print_json, speak, write_token},
     table, utc,
 };
 use crate::{
@@ -21,9 +24,9 @@ use crate::{
 
 pub(crate) fn run(session: Session, state_dir: Option<PathBuf>) -> Result<ExitCode> {
     let json = session.output.json;
-    let done =
-        client(&session.reach, state_dir).and_then(|client| act(&client, session.action, json));
-    told(json, done.map(|()| ExitCode::SUCCESS))
+    speak(&session.reach, state_dir, json, |client| {
+        act(client, session.action, json)
+    })
 }
 
 fn act(client: &OperatorClient, action: SessionAction, json: bool) -> Result<()> {
@@ -236,10 +239,4 @@ fn limits_text(limits: &LimitsText) -> Option<String> {
         .filter_map(|(key, value)| Some(format!("{key}={}", value?)))
         .collect();
     (!written.is_empty()).then(|| written.join(" "))
-}
-
-/// Prints an answer as it came.
-pub(super) fn print_json(answer: &impl serde::Serialize) -> Result<()> {
-    say!("{}", serde_json::to_string(answer)?);
-    Ok(())
 }

@@ -56,7 +56,7 @@ pub(super) fn run(
                 let writer = Writer {
                     path: &path,
                     file,
-                    connection,
+                    connection: Some(connection),
                     urgent,
                     ordinary,
                 };
@@ -84,7 +84,8 @@ struct Writer<'a> {
     path: &'a Path,
     /// Which file was opened.
     file: FileId,
-    connection: SqliteConnection,
+    /// `None` after a failure, until there is something to write again.
+    connection: Option<SqliteConnection>,
     urgent: mpsc::UnboundedReceiver<Job>,
     ordinary: mpsc::Receiver<Job>,
 }
@@ -99,8 +100,7 @@ impl Writer<'_> {
             };
             match next {
                 Some((Job::Load(answer), _)) => {
-                    let all = read::everything(&mut self.connection, self.path).await;
-                    let _ = answer.send(all);
+                    let _ = answer.send(self.load().await);
                 }
                 Some((Job::Close(done), _)) => {
                     // The lanes take nothing more; the loop ends when they are empty.
@@ -116,7 +116,9 @@ impl Writer<'_> {
                 None => break,
             }
         }
-        if let Err(error) = self.connection.close().await {
+        if let Some(connection) = self.connection
+            && let Err(error) = connection.close().await
+        {
             tracing::warn!(%error, "the session store was not closed cleanly; its log is read at the next start");
         }
         for done in closing {
@@ -165,15 +167,44 @@ impl Writer<'_> {
         if let Err(error) = self.is_still_there() {
             return refuse(batch, &error);
         }
-        let together = commit(&mut self.connection, &batch).await;
+        let together = self.commit(&batch).await;
         if together.is_ok() || batch.len() == 1 {
             return self.answer(batch, together);
         }
         // One change that cannot be made must not take the others with it.
         for one in batch {
             let one = vec![one];
-            let alone = commit(&mut self.connection, &one).await;
+            let alone = self.commit(&one).await;
             self.answer(one, alone);
+        }
+    }
+
+    /// All changes in one transaction, or none. A connection on which that failed is given up: SQLite may have rolled
+    /// back by itself, and the library would count a transaction as open for ever.
+    async fn commit(&mut self, batch: &[Commit]) -> Result<Vec<bool>, sqlx::Error> {
+        let mut connection = self.connected().await?;
+        let made = commit(&mut connection, batch).await;
+        match made {
+            Ok(_) => self.connection = Some(connection),
+            // Also where it is no fault of the disk: another connection costs less than to tell them apart.
+            Err(_) => drop(connection.close_hard().await),
+        }
+        made
+    }
+
+    async fn load(&mut self) -> Result<Remembered, StoreError> {
+        let failed = |error| schema::fault(self.path, StoreFault::Unreadable, &error);
+        let mut connection = self.connected().await.map_err(failed)?;
+        let all = read::everything(&mut connection, self.path).await;
+        self.connection = Some(connection);
+        all
+    }
+
+    /// The connection that there is, or another one.
+    async fn connected(&mut self) -> Result<SqliteConnection, sqlx::Error> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => SqliteConnection::connect_with(&file::writing(self.path)).await,
         }
     }
 

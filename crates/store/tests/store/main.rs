@@ -9,6 +9,7 @@
 
 mod contract;
 mod file;
+mod full;
 mod kill;
 mod order;
 mod support;

@@ -23,7 +23,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    export::start_exporters, fleet, follow, issuers::issuer_configs, operator, tls::server_config,
+    export::start_exporters,
+    fleet, follow,
+    issuers::issuer_configs,
+    operator,
+    tls::{read, server_config},
 };
 
 /// How often an issuer's keys are looked at, and the signing key's age.
@@ -39,14 +43,15 @@ pub(super) struct Core {
     pub(super) tokens: Tokens,
     pub(super) operator: OnceLock<Arc<OperatorApi>>,
     pub(super) fleet: OnceLock<Arc<FleetServer>>,
+    /// What follows the control plane, where this gateway has one.
+    pub(super) follower: Option<Arc<Follower>>,
     /// The sockets of the doors for operators and for other gateways, where there are any.
     pub(super) addresses: (Option<SocketAddr>, Option<SocketAddr>),
-    /// What the control plane that this gateway follows gave it.
+    /// What the control plane that this gateway follows gave it. Locked for the whole of a change of the configuration, so
+    /// that there is one at a time and an older document cannot come into force behind a newer one.
     pub(super) document: Mutex<Option<Arc<str>>>,
     /// Moves with everything that followers of this gateway are told.
     pub(super) changed: watch::Sender<u64>,
-    /// One change of the configuration at a time.
-    pub(super) reloading: Mutex<()>,
     pub(super) exporters: Mutex<Vec<Exporter>>,
 }
 
@@ -56,16 +61,27 @@ impl Core {
     /// # Errors
     /// What is wrong with it; then everything goes on as it was.
     pub(super) fn reload(&self) -> Result<()> {
-        let document = self.document().clone();
-        let next = match document {
-            Some(document) => Config::load_following(&self.config_file, &document)?,
+        let document = self.document();
+        let next = match &*document {
+            Some(document) => Config::load_following(&self.config_file, document)?,
             None => Config::load(&self.config_file)?,
         };
         self.take_over(next)
     }
 
+    /// Takes a control plane's policy over, with this gateway's own file, as a whole or not at all. Blocks on files.
+    ///
+    /// # Errors
+    /// What is wrong with it here; then everything goes on as it was.
+    pub(super) fn take_document(&self, text: &Arc<str>) -> Result<()> {
+        let mut document = self.document();
+        self.take_over(Config::load_following(&self.config_file, text)?)?;
+        *document = Some(Arc::clone(text));
+        Ok(())
+    }
+
     /// What the control plane gave, if this gateway follows one.
-    pub(super) fn document(&self) -> MutexGuard<'_, Option<Arc<str>>> {
+    fn document(&self) -> MutexGuard<'_, Option<Arc<str>>> {
         self.document.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -73,11 +89,7 @@ impl Core {
     ///
     /// # Errors
     /// What stands in the way; then everything goes on as it was.
-    pub(super) fn take_over(&self, next: Config) -> Result<()> {
-        let _one = self
-            .reloading
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+    fn take_over(&self, next: Config) -> Result<()> {
         let before = self.gateway.config();
         let issuers = self.tokens.issuers().replaced(issuer_configs(&next))?;
         let tls = next
@@ -87,6 +99,9 @@ impl Core {
             .map(|door| server_config(&door.tls))
             .transpose()?;
         let control = fleet::door(&next)?;
+        if let (Some(follower), Some(control)) = (&self.follower, &next.control) {
+            follower.set_identity(&read(&control.tls.certificate)?, &read(&control.tls.key)?)?;
+        }
         if let Some(operator) = self.operator.get() {
             operator.replace(operator::settings(&next)?)?;
         }
@@ -106,7 +121,7 @@ impl Core {
         self.tokens.trust(issuers);
         self.sessions.set_rules(rules(&next));
         if before.audit.export != next.audit.export {
-            self.take_exporters().iter().for_each(Exporter::stop);
+            self.stop_exporters();
             self.export(&next)?;
         }
         self.changed.send_modify(|version| *version += 1);
@@ -157,6 +172,19 @@ impl Core {
         Ok(())
     }
 
+    /// Stops the exporters and waits for them: those that follow go on from the same marks.
+    fn stop_exporters(&self) {
+        let exporters = self.take_exporters();
+        exporters.iter().for_each(Exporter::stop);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.block_on(async {
+                for exporter in exporters {
+                    exporter.stopped().await;
+                }
+            });
+        }
+    }
+
     pub(super) fn take_exporters(&self) -> Vec<Exporter> {
         let mut exporters = self
             .exporters
@@ -166,14 +194,9 @@ impl Core {
     }
 
     /// Starts what goes on in the background.
-    pub(super) fn keep_going(
-        self: &Arc<Self>,
-        follower: Option<Arc<Follower>>,
-        held: &Arc<follow::Held>,
-        stop: &CancellationToken,
-    ) {
+    pub(super) fn keep_going(self: &Arc<Self>, held: &Arc<follow::Held>, stop: &CancellationToken) {
         held.belongs_to(self);
-        if let Some(follower) = follower {
+        if let Some(follower) = self.follower.clone() {
             let stop = stop.clone();
             tokio::spawn(async move { follower.follow(stop).await });
         }

@@ -89,10 +89,8 @@ impl Held {
             return Ok(());
         };
         let core = core.upgrade().ok_or("the gateway is stopping")?;
-        let next =
-            Config::load_following(&core.config_file, text).map_err(|error| error.to_string())?;
-        core.take_over(next).map_err(|error| format!("{error:#}"))?;
-        *core.document() = Some(Arc::clone(text));
+        core.take_document(text)
+            .map_err(|error| format!("{error:#}"))?;
         tracing::info!("the control plane's policy is in force");
         Ok(())
     }

@@ -44,7 +44,6 @@ pub(super) struct Home {
     core: Arc<Core>,
     stop: CancellationToken,
     operators: Mutex<Option<OperatorThread>>,
-    store: Arc<SqliteStore>,
     _socket: SocketFile,
     _lock: StateLock,
 }
@@ -125,20 +124,19 @@ impl Home {
             tokens,
             operator: OnceLock::new(),
             fleet: OnceLock::new(),
+            follower,
             addresses,
             document: Mutex::new(document),
             changed: watch::Sender::new(0),
-            reloading: Mutex::new(()),
             exporters: Mutex::default(),
         });
         let socket = SocketFile(core.state.operator_socket());
         let operators = core.open_doors(door, control, &stop)?;
-        core.keep_going(follower, &held, &stop);
+        core.keep_going(&held, &stop);
         Ok(Self {
             core,
             stop,
             operators: Mutex::new(Some(operators)),
-            store,
             _socket: socket,
             _lock: lock,
         })
@@ -187,7 +185,6 @@ impl Home {
             exporter.stopped().await;
         }
         self.core.sessions.close().await?;
-        drop(Arc::clone(&self.store));
         stopped?;
         Ok(flushed?)
     }

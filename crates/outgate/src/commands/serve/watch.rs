@@ -107,6 +107,7 @@ fn read_beside(config: &Config) -> Vec<PathBuf> {
     let (operator, control) = (&config.listen.operator, &config.listen.control);
     let doors = operator.iter().map(|door| &door.tls);
     let doors = doors.chain(control.iter().map(|door| &door.tls));
+    let doors = doors.chain(config.control.iter().map(|followed| &followed.tls));
     let roots = control.iter().map(|door| &door.client_ca);
     let tokens = config.operator.tokens.iter().map(|token| &token.file);
     let webhooks = config.operator.webhooks.iter();
