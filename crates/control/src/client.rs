@@ -315,7 +315,20 @@ impl OperatorClient {
     ) -> Result<Bytes, ClientError> {
         let body = body.map(serde_json::to_vec).transpose();
         let body = body.map_err(|error| ClientError::Broken(error.to_string()))?;
-        let exchange = transport::exchange(&self.endpoint, method, path, body);
+        let exchange = async {
+            for wait in TRY_AGAIN {
+                let tried = transport::exchange(&self.endpoint, method.clone(), path, body.clone());
+                match tried.await {
+                    Err(ClientError::Broken(_) | ClientError::Unreachable { .. })
+                        if revokes(&method, path) =>
+                    {
+                        tokio::time::sleep(wait).await;
+                    }
+                    other => return other,
+                }
+            }
+            transport::exchange(&self.endpoint, method.clone(), path, body.clone()).await
+        };
         let seconds = within.as_secs();
         let (status, body): (StatusCode, Bytes) =
             tokio::time::timeout(within, exchange)
@@ -337,6 +350,22 @@ impl OperatorClient {
 
 const NOTHING: Option<&()> = None;
 
+/// A flooded door may have given the connection up: what revokes is asked again after these times. To revoke twice is to
+/// revoke.
+const TRY_AGAIN: [Duration; 3] = [
+    Duration::from_millis(50),
+    Duration::from_millis(150),
+    Duration::from_millis(400),
+];
+
+fn revokes(method: &Method, path: &str) -> bool {
+    match *method {
+        Method::POST => path.ends_with("/kill") || path == "/v1/denylist",
+        Method::DELETE => path.starts_with("/v1/sessions/"),
+        _ => false,
+    }
+}
+
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ClientError> {
     serde_json::from_slice(body).map_err(|error| ClientError::Broken(error.to_string()))
 }
@@ -357,6 +386,22 @@ fn segment(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_revokes_is_asked_again() {
+        for (method, path, again) in [
+            (Method::DELETE, "/v1/sessions/s_1", true),
+            (Method::POST, "/v1/sessions/s_1/kill", true),
+            (Method::POST, "/v1/kill", true),
+            (Method::POST, "/v1/denylist", true),
+            (Method::DELETE, "/v1/kill", false),
+            (Method::DELETE, "/v1/denylist?session=s_1", false),
+            (Method::POST, "/v1/sessions", false),
+            (Method::POST, "/v1/sessions/s_1/renew", false),
+        ] {
+            assert_eq!(revokes(&method, path), again, "{method} {path}");
+        }
+    }
 
     #[test]
     fn an_id_cannot_lead_to_another_route() {

@@ -12,8 +12,10 @@
 mod answer;
 mod body;
 mod call;
+mod ceilings;
 mod code;
 mod door;
+mod heads;
 mod identity;
 mod intake;
 mod lane;
@@ -26,6 +28,7 @@ mod scope;
 mod seats;
 mod secret_file;
 mod settings;
+mod socket;
 mod spare;
 mod text;
 mod thread;
@@ -61,7 +64,6 @@ pub use self::{
         SetQuota, TenantQuotaBody, WebhookAction, WebhookAnswer, WebhookCall,
     },
     code::{ErrorCode, codes_table},
-    door::{SocketFile, bind_unix},
     openapi::{openapi, routes_table},
     problem::Problem,
     scope::Scope,
@@ -69,9 +71,11 @@ pub use self::{
         ClaimsVerifier, OidcSettings, OperatorSettings, SettingsError, TokenSettings,
         WebhookKeyFile, WebhookSettings,
     },
+    socket::{SocketFile, bind_unix},
     thread::{Doors, OperatorThread, TlsDoor},
 };
 use self::{
+    ceilings::Ceilings,
     lane::{Creations, Lane, Refusals},
     route::Route,
     settings::Loaded,
@@ -163,6 +167,7 @@ pub struct OperatorApi {
     tls: ArcSwapOption<rustls::ServerConfig>,
     lane: Lane,
     creations: Creations,
+    ceilings: Ceilings,
     refusals: Refusals,
     /// One verification of the audit trail at a time.
     verifying: Arc<Semaphore>,
@@ -196,6 +201,7 @@ impl OperatorApi {
             tls: ArcSwapOption::empty(),
             lane: Lane::default(),
             creations: Creations::default(),
+            ceilings: Ceilings::default(),
             refusals: Refusals::default(),
             verifying: Arc::new(Semaphore::new(1)),
             began,

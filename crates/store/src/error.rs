@@ -45,7 +45,8 @@ impl StoreFault {
     const fn remedy(self) -> &'static str {
         match self {
             Self::Corrupt => {
-                "; restore the file from a copy, or remove it to forget all sessions and revocations"
+                "; what was revoked stands in it: restore it from a copy, or remove it and the signing keys too (`keys` \
+                 beside it), so that no token out there is good any more"
             }
             Self::Missing => {
                 "; what was revoked stands in it: restore it from a copy, or remove the signing keys too (`keys` beside it), \

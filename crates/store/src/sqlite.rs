@@ -12,7 +12,12 @@ mod schema;
 mod write;
 mod writer;
 
-use std::{path::Path, sync::Mutex, sync::PoisonError, thread::JoinHandle};
+use std::{
+    path::Path,
+    sync::{Mutex, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use futures_util::future::{BoxFuture, FutureExt, ready};
 use outgate_journey::session::UnixSeconds;
@@ -23,6 +28,10 @@ use crate::{
     Change, ReadOnlyStore, Remembered, SessionStore, Steady, StoreError, StoreFault,
     sqlite::writer::{Commit, Job, Lanes},
 };
+
+/// How long an ordinary change may take, with all that goes before it. One that is given up may be made later: a session
+/// of which nobody has a token.
+const ORDINARY_WITHIN: Duration = Duration::from_secs(5);
 
 /// Changes that wait in the ordinary lane before the one who brings another has to wait.
 const ORDINARY_LANE: usize = 1024;
@@ -129,10 +138,19 @@ impl SessionStore for SqliteStore {
             return is_done.map(answer).boxed();
         }
         let lane = self.lanes.ordinary.clone();
-        async move {
+        let late = StoreError::new(
+            StoreFault::WriteFailed,
+            &self.path,
+            "the database was busy for too long",
+        );
+        let made = async move {
             // If the lane is closed the job is dropped, and with it the sender that `is_done` waits for.
             let _ = lane.send(job).await;
             answer(is_done.await)
+        };
+        async move {
+            let made = tokio::time::timeout(ORDINARY_WITHIN, made).await;
+            made.unwrap_or(Err(late))
         }
         .boxed()
     }

@@ -3,11 +3,14 @@
 
 mod control;
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
 use outgate_journey::limit_text::LimitsText;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 pub use self::control::*;
 use super::text::{ID, SAYING, TENANT, TEXT};
@@ -21,7 +24,11 @@ pub struct CreateSession {
     #[schemars(range(min = 1, max = 3600))]
     pub ttl_seconds: Option<u64>,
     /// Free-form labels: at most 32, of at most 256 characters.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "distinct"
+    )]
     #[schemars(schema_with = "labels")]
     pub labels: BTreeMap<String, String>,
     /// The name of the workload's container.
@@ -181,16 +188,53 @@ pub struct KillSession {
     pub reason: Option<String>,
 }
 
-/// An object or null: a list of the members' values would do for a struct as well.
-fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<Option<T>, D::Error> {
-    use serde::de::Error;
-    match serde_json::Value::deserialize(from)? {
-        serde_json::Value::Null => Ok(None),
-        value @ serde_json::Value::Object(_) => serde_json::from_value(value)
-            .map(Some)
-            .map_err(D::Error::custom),
-        _ => Err(D::Error::custom("limits: an object")),
+/// An object or null: a list of the members' values would do for a struct as well. Read where it stands, so that the
+/// struct sees a member that comes twice.
+fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    struct Object<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+        type Value = Option<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map)).map(Some)
+        }
     }
+
+    from.deserialize_any(Object(PhantomData))
+}
+
+/// Texts by keys that come once each.
+fn distinct<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Distinct;
+
+    impl<'de> Visitor<'de> for Distinct {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of texts")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut texts = BTreeMap::new();
+            while let Some((key, text)) = map.next_entry()? {
+                if texts.insert(key, text).is_some() {
+                    return Err(A::Error::custom("a key comes twice"));
+                }
+            }
+            Ok(texts)
+        }
+    }
+
+    from.deserialize_map(Distinct)
 }
 
 /// A text that is there, where it is said at all: null is none.

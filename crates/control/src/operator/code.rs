@@ -34,7 +34,7 @@ macro_rules! codes {
 
 codes! {
     // the door
-    MalformedRequest "malformed_request" 400 "The request is not valid HTTP, or took too long." "Send a whole HTTP/1.1 request without long pauses.";
+    MalformedRequest "malformed_request" 400 "The request is not one valid HTTP/1.1 request, or took too long." "Send a whole one with one Host and one length, without long pauses.";
     PeerNotAllowed "peer_not_allowed" 403 "The socket's peer is another user." "Run the command as the gateway's own user.";
     // who asks
     CredentialMissing "credential_missing" 401 "The call carries no credential." "Send `Authorization: Bearer` with an operator's token.";
@@ -45,7 +45,7 @@ codes! {
     UnknownRoute "unknown_route" 404 "There is no such route." "See /v1/openapi.json.";
     MethodNotAllowed "method_not_allowed" 405 "The route does not have this method." "Use one of those in `Allow`.";
     ScopeMissing "scope_missing" 403 "The identity lacks the scope." "Ask for one of the scopes that the route names.";
-    TenantBound "tenant_bound" 403 "The identity is bound to a tenant, and this concerns all of them." "Use an identity that is not bound to a tenant.";
+    TenantBound "tenant_bound" 403 "The identity is bound to a tenant, and this is for more than that tenant to say." "Use an identity that is not bound to a tenant.";
     TooBusy "too_busy" 429 "There are too many calls at once." "Try again after the time in Retry-After; calls that end or deny sessions are served all the same.";
     AuditUnavailable "audit_unavailable" 503 "The audit trail cannot be written." "Check the audit store; `in_effect` says whether the call had its effect.";
     BodyTooLarge "body_too_large" 413 "The body is larger than 64 KiB." "Send a smaller one.";

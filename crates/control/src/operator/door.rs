@@ -1,11 +1,11 @@
 //! The two ways in, and what a connection may cost before it has said who it is: a seat that can be given up, two
-//! seconds for the TLS handshake, two for a head, 16 KiB of it.
+//! seconds for the TLS handshake, two for a head, 16 KiB of it. Who only knocks costs less: nothing is set up for a
+//! connection that is gone when its turn comes, nor any TLS before its first byte.
 
 use std::{
     convert::Infallible,
     io,
-    os::unix::net::UnixListener as StdUnixListener,
-    path::{Path, PathBuf},
+    net::{TcpListener as StdTcpListener, TcpStream as StdTcpStream},
     sync::Arc,
     time::Duration,
 };
@@ -13,6 +13,7 @@ use std::{
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use outgate_journey::record::{ActionRecord, AuditEvent};
+use rustix::{io::Errno, net::RecvFlags};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -24,8 +25,9 @@ use super::{
     OperatorApi,
     answer::respond,
     code::ErrorCode,
+    heads::{Fault, Judged},
     problem::Refusal,
-    seats::Seats,
+    seats::{Seats, Standing},
     spare::Spare,
     visit::{Peer, Visitor, attend, nobody},
 };
@@ -41,32 +43,17 @@ const LOCAL_SEATS: usize = 128;
 /// Connections on TLS, and of those from one network.
 const REMOTE_SEATS: usize = 512;
 const REMOTE_SEATS_PER_NETWORK: usize = 128;
+/// Connections that are taken in before those that are in have their turn again, and those that are looked at for it.
+const TAKEN_IN: usize = 64;
+const LOOKED_AT: usize = 512;
 
-/// Binds the socket. A socket file that nobody listens on is replaced; the caller holds the state folder's lock.
-///
-/// # Errors
-/// The path and why.
-pub fn bind_unix(path: &Path) -> io::Result<StdUnixListener> {
-    let explain =
-        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(explain(error)),
-        _ => {}
-    }
-    let listener = StdUnixListener::bind(path).map_err(explain)?;
-    rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(0o600))
-        .map_err(|e| explain(e.into()))?;
-    Ok(listener)
-}
-
-/// Removes the socket file when the gateway ends.
-#[derive(Debug)]
-pub struct SocketFile(pub PathBuf);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
+/// What came of a connection when its turn came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FirstByte {
+    Here,
+    NotYet,
+    /// The other end is gone.
+    Never,
 }
 
 /// What both doors share.
@@ -111,21 +98,37 @@ impl Doorkeeper {
         }
     }
 
-    /// Accepts on TLS until it is told to stop.
-    pub(crate) async fn serve_tls(self, listener: TcpListener) {
+    /// Accepts on TLS until it is told to stop; `queue` is the listener's own. Those that wait are taken in by the dozen, and nothing is spent on those
+    /// that are gone: the queue behind a flood is short, and whoever knocks in vain has a second's wait from its system.
+    pub(crate) async fn serve_tls(self, listener: TcpListener, queue: StdTcpListener) {
         let mut spare = Spare::default();
         spare.refill();
         loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+            let mut accepted = tokio::select! {
+                accepted = listener.accept() => {
+                    accepted.and_then(|(stream, from)| Ok((stream.into_std()?, from)))
+                }
                 () = self.stop.cancelled() => return,
             };
-            match accepted {
-                Ok((stream, from)) => {
-                    self.greet_remote(stream, from);
-                    spare.refill();
+            let (mut looked_at, mut taken_in) = (0, 0);
+            loop {
+                match accepted {
+                    Ok((stream, from)) => {
+                        taken_in += usize::from(self.greet_remote(stream, from));
+                        spare.refill();
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => {
+                        spare.help(&error).await;
+                        break;
+                    }
                 }
-                Err(error) => spare.help(&error).await,
+                looked_at += 1;
+                if looked_at == LOOKED_AT || taken_in == TAKEN_IN {
+                    break;
+                }
+                // Past the reactor: what is gone already is not worth its registration.
+                accepted = queue.accept();
             }
             tokio::task::yield_now().await;
         }
@@ -159,22 +162,43 @@ impl Doorkeeper {
         }
     }
 
-    fn greet_remote(&self, stream: TcpStream, from: std::net::SocketAddr) {
+    /// Whether the connection was taken in.
+    fn greet_remote(&self, stream: StdTcpStream, from: std::net::SocketAddr) -> bool {
+        let first = Self::first_byte(&stream);
+        if first == FirstByte::Never {
+            return false;
+        }
         let now = self.api.parts.clock.monotonic();
-        let (Some(seat), Some(tls)) = (
-            self.remote.take(Some(from.ip()), now),
-            self.api.tls.load_full(),
-        ) else {
-            return;
+        let seat = self.remote.take(Some(from.ip()), now);
+        let (Some(seat), Some(tls)) = (seat, self.api.tls.load_full()) else {
+            return false;
         };
-        let _ = stream.set_nodelay(true);
+        let stream = stream
+            .set_nonblocking(true)
+            .and_then(|()| TcpStream::from_std(stream));
+        let Ok(stream) = stream else {
+            return false;
+        };
+        if first == FirstByte::Here {
+            seat.set(Standing::Speaking, now);
+        }
         let visitor = Arc::new(Visitor {
             peer: Peer::Remote(from),
             seat,
         });
         let keeper = self.clone();
         self.tasks.spawn(async move {
-            let accepting = TlsAcceptor::from(tls).accept(stream);
+            let accepting = async {
+                if first == FirstByte::NotYet {
+                    if stream.peek(&mut [0]).await? == 0 {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                    let now = keeper.api.parts.clock.monotonic();
+                    visitor.seat.set(Standing::Speaking, now);
+                }
+                let _ = stream.set_nodelay(true);
+                TlsAcceptor::from(tls).accept(stream).await
+            };
             let shaken = tokio::select! {
                 biased;
                 () = visitor.seat.given_up() => return,
@@ -186,6 +210,17 @@ impl Doorkeeper {
                 Err(_) => tracing::debug!(%from, "operator: TLS handshake took too long"),
             }
         });
+        true
+    }
+
+    fn first_byte(stream: &StdTcpStream) -> FirstByte {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        match rustix::net::recv(stream, &mut [0], flags) {
+            Ok((0, _)) => FirstByte::Never,
+            Ok(_) => FirstByte::Here,
+            Err(Errno::AGAIN | Errno::INTR) => FirstByte::NotYet,
+            Err(_) => FirstByte::Never,
+        }
     }
 
     /// Serves a connection until it ends, its seat is given up, or the door closes.
@@ -193,9 +228,12 @@ impl Doorkeeper {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let fault = Fault::default();
+        let stream = Judged::new(stream, fault.clone());
         let service = service_fn(|request| {
             // On a task of its own: what was accepted is carried out and recorded, even if its caller goes away.
-            let call = attend(Arc::clone(&self.api), Arc::clone(&visitor), request);
+            let (api, visitor) = (Arc::clone(&self.api), Arc::clone(&visitor));
+            let call = attend(api, visitor, fault.found(), request);
             let call = self.tasks.spawn(call);
             async move {
                 let fault = || {

@@ -56,9 +56,31 @@ impl Identity {
         self.operator.tenant.as_deref()
     }
 
-    /// How the registry names who did something: unlike the name alone, no identity can take on another's.
+    /// How the registry names who did something: `kind:name`, and `kind:name@tenant` where it is bound to one. Unlike the
+    /// name alone, no identity can take on another's.
     pub(crate) fn by(&self) -> String {
-        format!("{}:{}", self.operator.kind.as_str(), self.operator.name)
+        let (kind, name) = (self.operator.kind.as_str(), &self.operator.name);
+        match self.tenant() {
+            Some(tenant) => format!("{kind}:{name}@{tenant}"),
+            None => format!("{kind}:{name}"),
+        }
+    }
+
+    /// As [`Self::by`], where it decides who may take something back: a name that reads like a bound one's
+    /// (`ann@example.org`) ends in a tenant that nobody is of.
+    pub(crate) fn imposed_by(&self) -> String {
+        let by = self.by();
+        let is_unclear = self.tenant().is_none() && by.contains('@');
+        if is_unclear { by + "@" } else { by }
+    }
+
+    /// Whether what was imposed by `by` ([`Self::imposed_by`]) is this identity's to take back: everything for who is bound to no
+    /// tenant, else what its own tenant imposed.
+    pub(crate) fn may_take_back(&self, by: &str) -> bool {
+        self.tenant().is_none_or(|tenant| {
+            let name = by.strip_suffix(tenant);
+            name.is_some_and(|name| name.ends_with('@'))
+        })
     }
 }
 
@@ -156,7 +178,15 @@ impl Identities {
             for provider in &self.oidc {
                 let verifying = provider.verifier.verify_claims(token);
                 match tokio::time::timeout(VERIFY_WITHIN, verifying).await {
-                    Ok(Ok(claims)) => return identify(provider, &claims),
+                    Ok(Ok(claims)) => {
+                        let mut identity = identify(provider, &claims)?;
+                        // Two providers may call two people by one name.
+                        if self.oidc.len() > 1 {
+                            let name = &identity.operator.name;
+                            identity.operator.name = format!("{}#{name}", provider.name);
+                        }
+                        return Ok(identity);
+                    }
                     Ok(Err(fault)) => why = format!("{}: {fault}", provider.name),
                     Err(_) => why = format!("{}: does not answer", provider.name),
                 }

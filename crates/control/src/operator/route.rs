@@ -162,6 +162,7 @@ impl Route {
         };
         codes.extend((self.access != Access::Public).then_some(Code::AuditUnavailable));
         codes.extend([
+            Code::MalformedRequest,
             Code::InvalidQuery,
             Code::BodyTooLarge,
             Code::BodyIncomplete,

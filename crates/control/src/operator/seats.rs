@@ -1,7 +1,8 @@
 //! Who may keep a connection. There is always room for one more caller: when all seats are taken, the one that is given
-//! up is the oldest of those that have not said who they are, then the oldest of those that are idle. A connection
-//! whose call is being carried out is never given up, and one lane bounds how many of those there are. So thousands of
-//! connections that say nothing cannot keep the one out that has come to pull the switch.
+//! up is the oldest of those that have said nothing, then the oldest of those that have not said who they are, then the
+//! oldest of those that are idle. A connection whose call is being carried out is never given up, and one lane bounds
+//! how many of those there are. So thousands of connections that say nothing, or that begin a handshake and leave it,
+//! cannot keep the one out that has come to pull the switch: it is done long before it is the oldest.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,12 +25,14 @@ const IDLE_FOR: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Standing {
+    /// Nothing: not a byte came of it.
+    Silent = 0,
     /// Not who it is.
-    Fresh = 0,
+    Speaking = 1,
     /// Who it is; nothing is being done for it.
-    Known = 1,
+    Known = 2,
     /// Its call is being carried out.
-    Busy = 2,
+    Busy = 3,
 }
 
 #[derive(Debug)]
@@ -90,7 +93,7 @@ impl Seats {
             table.give_up(|_| true)?;
         }
         let state = Arc::new(State {
-            standing: AtomicU8::new(Standing::Fresh as u8),
+            standing: AtomicU8::new(Standing::Silent as u8),
             since: AtomicU64::new(millis(now)),
             given_up: CancellationToken::new(),
         });
@@ -117,10 +120,10 @@ impl Seats {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let overdue = |state: &State| {
             let since = Duration::from_millis(state.since.load(Ordering::Relaxed));
-            let patience = if state.is(Standing::Fresh) {
-                FRESH_FOR
-            } else {
+            let patience = if state.is(Standing::Known) {
                 IDLE_FOR
+            } else {
+                FRESH_FOR
             };
             !state.is(Standing::Busy) && now.saturating_sub(since) > patience
         };
@@ -148,7 +151,9 @@ impl Table {
                 .find(|(_, entry)| entry.state.is(standing) && qualifies(entry))
                 .map(|(number, _)| *number)
         };
-        let number = oldest(Standing::Fresh).or_else(|| oldest(Standing::Known))?;
+        let number = oldest(Standing::Silent)
+            .or_else(|| oldest(Standing::Speaking))
+            .or_else(|| oldest(Standing::Known))?;
         self.vacate(number);
         Some(())
     }
@@ -205,84 +210,19 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What counts as one caller: an IPv4 address, or the /64 that one IPv6 subscriber has.
+/// What counts as one caller: the /24 of an IPv4 address, or the /64 that one IPv6 subscriber has.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            IpAddr::V4([a, b, c, 0].into())
+        }
         IpAddr::V6(v6) => {
             let prefix = u128::from(v6) & !u128::from(u64::MAX);
             IpAddr::V6(prefix.into())
         }
-        v4 => v4,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: Duration = Duration::from_secs(100);
-
-    fn address(text: &str) -> Option<IpAddr> {
-        Some(text.parse().unwrap())
-    }
-
-    fn is_given_up(seat: &Seat) -> bool {
-        seat.state.given_up.is_cancelled()
-    }
-
-    #[test]
-    fn a_newcomer_displaces_the_oldest_that_has_not_said_who_it_is() {
-        let seats = Seats::new(3, 3);
-        let take = || seats.take(None, NOW).unwrap();
-        let (known, old, young) = (take(), take(), take());
-        known.set(Standing::Known, NOW);
-        let newcomer = take();
-        assert!(is_given_up(&old) && !is_given_up(&known) && !is_given_up(&young));
-        assert_eq!(seats.taken(), 3);
-        young.set(Standing::Busy, NOW);
-        newcomer.set(Standing::Busy, NOW);
-        let _last = take();
-        assert!(is_given_up(&known) && !is_given_up(&young) && !is_given_up(&newcomer));
-    }
-
-    #[test]
-    fn who_is_being_served_is_never_displaced() {
-        let seats = Seats::new(2, 2);
-        let busy: Vec<_> = (0..2).map(|_| seats.take(None, NOW).unwrap()).collect();
-        busy.iter().for_each(|seat| seat.set(Standing::Busy, NOW));
-        assert!(seats.take(None, NOW).is_none());
-        drop(busy);
-        assert!(seats.take(None, NOW).is_some());
-        assert_eq!(seats.taken(), 0);
-    }
-
-    #[test]
-    fn one_network_displaces_its_own_and_nobody_elses() {
-        let seats = Seats::new(10, 2);
-        let other = seats.take(address("2001:db8:0:1::1"), NOW).unwrap();
-        let first = seats.take(address("2001:db8::1"), NOW).unwrap();
-        let second = seats.take(address("2001:db8::2"), NOW).unwrap();
-        let third = seats.take(address("2001:db8::3"), NOW).unwrap();
-        assert!(is_given_up(&first) && !is_given_up(&second) && !is_given_up(&other));
-        for seat in [&second, &third] {
-            seat.set(Standing::Busy, NOW);
-        }
-        assert!(seats.take(address("2001:db8::4"), NOW).is_none());
-        assert!(seats.take(address("192.0.2.1"), NOW).is_some());
-    }
-
-    #[test]
-    fn who_takes_too_long_is_given_up_unless_it_is_being_served() {
-        let seats = Seats::new(10, 10);
-        let take = || seats.take(None, NOW).unwrap();
-        let (fresh, known, busy) = (take(), take(), take());
-        known.set(Standing::Known, NOW);
-        busy.set(Standing::Busy, NOW);
-        seats.sweep(NOW + FRESH_FOR);
-        assert!(!is_given_up(&fresh));
-        seats.sweep(NOW + FRESH_FOR + Duration::from_secs(1));
-        assert!(is_given_up(&fresh) && !is_given_up(&known));
-        seats.sweep(NOW + Duration::from_secs(3600));
-        assert!(is_given_up(&known) && !is_given_up(&busy));
-    }
-}
+mod tests;

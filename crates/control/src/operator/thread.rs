@@ -16,9 +16,10 @@ use super::{OperatorApi, door::Doorkeeper};
 
 /// How long calls may take that are open when the interface stops.
 const GRACE: Duration = Duration::from_secs(2);
-/// Connections that may wait to be accepted. Fewer, and a burst of others costs a caller the second after which its system
-/// knocks again; more, and the wait behind a lasting flood is the longer one.
-const BACKLOG: i32 = 512;
+/// Connections that may wait to be accepted: as many as Linux allows unless it is told otherwise (`somaxconn`). With fewer, a
+/// burst of others costs a caller the second after which its system knocks again; the wait behind them is short, as they
+/// are taken in dozens at a time.
+const BACKLOG: i32 = 4096;
 /// Threads for what blocks on files: the audit trail's readers, key rotation, a reload.
 const BLOCKING_THREADS: usize = 8;
 
@@ -78,8 +79,9 @@ impl OperatorApi {
             self.replace_tls(&door.config);
             rustix::net::listen(&door.listener, BACKLOG)?;
             door.listener.set_nonblocking(true)?;
+            let queue = door.listener.try_clone()?;
             let listener = TcpListener::from_std(door.listener)?;
-            runtime.spawn(keeper.clone().serve_tls(listener));
+            runtime.spawn(keeper.clone().serve_tls(listener, queue));
         }
         runtime.spawn(keeper.clone().keep_house());
         drop(entered);

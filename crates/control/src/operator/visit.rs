@@ -15,6 +15,7 @@ use http::{HeaderMap, Request, Response, request::Parts as Head};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use outgate_journey::record::{Operator, OperatorKind};
+use outgate_wire::http1::HeadFault;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
@@ -65,17 +66,22 @@ pub(crate) fn nobody() -> Operator {
     }
 }
 
-/// Answers a call.
+/// Answers a call. One on whose connection a fault was found is not looked at any further.
 pub(crate) async fn attend(
     api: Arc<OperatorApi>,
     visitor: Arc<Visitor>,
+    fault: Option<HeadFault>,
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let mut visit = Visit {
         request_id: api.next_request_id(),
         time_unix_ms: api.parts.clock.wall_ms(),
         operator: nobody(),
-        operation: "unknown",
+        operation: if fault.is_some() {
+            "connect"
+        } else {
+            "unknown"
+        },
         access: None,
         changes: true,
         notes: Arc::default(),
@@ -84,7 +90,16 @@ pub(crate) async fn attend(
         api,
     };
     // A panic is a fault of ours: it is answered and recorded like every other refusal.
-    let outcome = AssertUnwindSafe(visit.decide(request)).catch_unwind().await;
+    let deciding = async {
+        match fault {
+            Some(fault) => Err(Refusal::saying(
+                ErrorCode::MalformedRequest,
+                fault.to_string(),
+            )),
+            None => visit.decide(request).await,
+        }
+    };
+    let outcome = AssertUnwindSafe(deciding).catch_unwind().await;
     let outcome = outcome.unwrap_or_else(|_| {
         tracing::error!(request_id = visit.request_id, "an operator's call failed");
         Err(Refusal::from(ErrorCode::InternalFault).because("panicked"))

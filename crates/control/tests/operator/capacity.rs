@@ -7,7 +7,7 @@ use std::{
 
 use outgate_control::operator::CreateSession;
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UnixStream},
 };
 
@@ -79,6 +79,30 @@ async fn a_kill_gets_through_hundreds_of_connections_that_say_nothing() {
             .await
             .is_err()
     );
+}
+
+#[tokio::test]
+async fn who_has_begun_to_speak_keeps_its_place_before_those_that_only_knock() {
+    let world = World::new().await;
+    let mut caller = world.connect().await;
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(world.address).await.unwrap());
+    }
+    // Others that are gone before their turn.
+    for _ in 0..300 {
+        drop(TcpStream::connect(world.address).await.unwrap());
+    }
+    let token = crate::world::token_of("revoke");
+    let call = format!(
+        "POST /v1/kill HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\n\
+         content-length: 14\r\n\r\n{{\"reason\":\"r\"}}"
+    );
+    caller.write_all(call.as_bytes()).await.unwrap();
+    let mut answer = [0; 1024];
+    let count = caller.read(&mut answer).await.unwrap();
+    assert!(answer[..count].starts_with(b"HTTP/1.1 200"));
+    assert!(world.sessions.kill_switch().is_some());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -169,7 +193,6 @@ async fn a_flood_without_a_credential_is_summed_up_in_the_trail() {
 
 #[tokio::test]
 async fn a_head_that_does_not_arrive_is_not_waited_for() {
-    use tokio::io::AsyncWriteExt;
     let world = World::new().await;
     let mut stream = UnixStream::connect(world.socket()).await.unwrap();
     stream

@@ -133,7 +133,7 @@ async fn every_call_is_one_record_with_who_what_and_on_what() {
     assert_eq!(sessions[0].change, SessionChange::Ended(SessionEnd::Denied));
     assert_eq!(
         world.sessions.list(None)[0].end.as_ref().unwrap().by,
-        "token:all-a"
+        "token:all-a@team-a"
     );
 }
 

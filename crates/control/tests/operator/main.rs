@@ -14,5 +14,6 @@ mod life;
 mod parts;
 mod refusals;
 mod reload;
+mod tenants;
 mod webhooks;
 mod world;

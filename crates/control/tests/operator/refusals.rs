@@ -495,6 +495,12 @@ async fn values_that_make_no_sense_are_refused_by_name() {
             json!({"session": "s_a", "reason": "r", "until": 5}),
             "until_passed",
         ),
+        (
+            "POST",
+            "/v1/denylist",
+            json!({"session": "s_a", "reason": "r", "until": 9_223_372_036_854_775_808u64}),
+            "invalid_body",
+        ),
         ("POST", "/v1/kill", json!({"reason": ""}), "invalid_body"),
         ("POST", "/v1/kill", json!({}), "invalid_body"),
         ("PUT", "/v1/quotas/team-a", json!({}), "invalid_body"),
@@ -573,6 +579,90 @@ async fn what_is_no_http_is_refused_and_recorded_once() {
         assert_eq!(records.len(), number + 1, "case {number}");
         assert_eq!(records[number].outcome, Err("malformed_request"));
         assert_eq!(records[number].operation, "connect");
+    }
+}
+
+#[tokio::test]
+async fn a_head_of_two_minds_is_refused_on_both_doors() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let world = world().await;
+    let bearer = format!("authorization: Bearer {}", crate::world::token_of("all"));
+    let good = "host: a\r\ncontent-length: 2\r\n\r\n{}";
+    let cases = [
+        (good, None),
+        (
+            "host: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+            None,
+        ),
+        (
+            "host: a\r\nupgrade: h2c\r\nconnection: upgrade\r\ncontent-length: 0\r\n\r\n",
+            None,
+        ),
+        ("content-length: 2\r\n\r\n{}", Some("400")),
+        (
+            "host: a\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}",
+            Some("400"),
+        ),
+        (
+            "host: a\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\n{}",
+            Some("400"),
+        ),
+        (
+            "host: a\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+            Some("400"),
+        ),
+        (
+            "host: a\r\ntransfer-encoding: chunked\r\ncontent-length: 2\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+            Some("400"),
+        ),
+        ("host: a\ncontent-length: 2\r\n\r\n{}", Some("400")),
+    ];
+    for (rest, status) in cases {
+        for local in [true, false] {
+            // Behind a good one on the same connection, and alone.
+            for first in ["", good] {
+                let sessions = world.sessions.list(None).len();
+                let head = format!("POST /v1/sessions HTTP/1.1\r\n{bearer}\r\n");
+                let first = match first {
+                    "" => String::new(),
+                    first => format!("{head}content-type: application/json\r\n{first}"),
+                };
+                let text = format!("{head}connection: close\r\n{rest}");
+                let mut stream: Box<dyn crate::world::Stream> = if local {
+                    Box::new(
+                        tokio::net::UnixStream::connect(world.socket())
+                            .await
+                            .unwrap(),
+                    )
+                } else {
+                    Box::new(world.connect().await)
+                };
+                let mut answer = Vec::new();
+                if !first.is_empty() {
+                    stream.write_all(first.as_bytes()).await.unwrap();
+                    let mut answered = [0; 16 * 1024];
+                    let count = stream.read(&mut answered).await.unwrap();
+                    assert!(answered[..count].starts_with(b"HTTP/1.1 201"));
+                }
+                let expected = sessions + usize::from(!first.is_empty());
+                let before = world.trail.actions().len();
+                stream.write_all(text.as_bytes()).await.unwrap();
+                let _ = stream.read_to_end(&mut answer).await;
+                let answer = String::from_utf8_lossy(&answer);
+                let made = world.sessions.list(None).len() - expected;
+                let records = world.trail.actions().split_off(before);
+                assert_eq!(records.len(), 1, "{text}");
+                match status {
+                    None => assert_eq!((made, answer.get(9..12)), (1, Some("201")), "{text}"),
+                    Some(status) => {
+                        assert_eq!((made, answer.get(9..12)), (0, Some(status)), "{text}");
+                        assert!(answer.contains("connection: close"), "{answer}");
+                        assert!(answer.contains(r#""code":"malformed_request""#), "{answer}");
+                        assert_eq!(records[0].outcome, Err("malformed_request"));
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -39,6 +39,11 @@ use crate::{
 
 pub(crate) const NOW: UnixSeconds = UnixSeconds(1_790_000_000);
 
+/// A connection over either door.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
 /// Who calls, and over which door.
 #[derive(Clone, Debug)]
 pub(crate) enum Who {

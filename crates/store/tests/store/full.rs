@@ -46,6 +46,29 @@ async fn a_child_whose_disk_fills_up() {
     assert_eq!(again.load().await.unwrap().endings.len(), 1);
 }
 
+#[tokio::test]
+async fn a_database_that_somebody_else_holds_is_told_and_not_waited_for_without_end() {
+    use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+    let folder = Folder::new();
+    let store = folder.open().await;
+    let options = SqliteConnectOptions::new().filename(folder.path());
+    let mut other = SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql("BEGIN EXCLUSIVE")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    let begin = std::time::Instant::now();
+    let created = commit(&store, Change::Create(Box::new(session("a")))).await;
+    assert_eq!(created.err().unwrap().fault(), StoreFault::WriteFailed);
+    assert!(begin.elapsed() < std::time::Duration::from_secs(7));
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    other.close().await.unwrap();
+    commit(&store, Change::Create(Box::new(session("b"))))
+        .await
+        .unwrap();
+    store.close().await;
+}
+
 #[test]
 fn a_disk_that_has_room_again_takes_what_it_refused() {
     let folder = Folder::new();

@@ -71,6 +71,7 @@ pub struct DenyRequest {
     pub reason: String,
     /// When the entry ends, seconds since 1970; never, if it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = i64::MAX))]
     pub until: Option<u64>,
 }
 

@@ -66,7 +66,7 @@ async fn a_token_is_its_owner_and_nothing_close_to_it_is() {
         let identity = ask(&identities, &[&good]).await.unwrap();
         assert_eq!(
             (identity.by().as_str(), identity.tenant()),
-            ("token:ci", Some("team-a"))
+            ("token:ci@team-a", Some("team-a"))
         );
         assert!(identity.scopes.has_any(&[Scope::SessionRead]));
         assert!(!identity.scopes.has_any(&[Scope::Revoke]));
@@ -122,7 +122,7 @@ async fn claims_give_a_name_scopes_and_a_tenant_or_nothing() {
     let alice = ask(&identities, &["Bearer good.x.y"]).await.unwrap();
     assert_eq!(
         (alice.by().as_str(), alice.tenant()),
-        ("oidc:alice", Some("team-b"))
+        ("oidc:alice@team-b", Some("team-b"))
     );
     assert!(
         alice.scopes.has_any(&[Scope::Revoke]) && !alice.scopes.has_any(&[Scope::SessionCreate])
@@ -145,6 +145,25 @@ async fn claims_give_a_name_scopes_and_a_tenant_or_nothing() {
         let answer = ask(&identities, &["Bearer good.x.y"]).await;
         assert_eq!(answer, Err(ErrorCode::CredentialInvalid), "{claims}");
     }
+}
+
+#[tokio::test]
+async fn two_providers_cannot_give_two_people_one_name() {
+    let claims = json!({ "sub": "alice", "realm": { "groups": ["dev"] } });
+    let mut other = provider(claims.clone(), None);
+    other.name = "https://other.example.org".to_owned();
+    let alone = Identities {
+        tokens: Vec::new(),
+        oidc: vec![provider(claims.clone(), None)],
+    };
+    let alice = ask(&alone, &["Bearer good.x.y"]).await.unwrap();
+    assert_eq!(alice.operator.name, "alice");
+    let both = Identities {
+        tokens: Vec::new(),
+        oidc: vec![other, provider(claims, None)],
+    };
+    let alice = ask(&both, &["Bearer good.x.y"]).await.unwrap();
+    assert_eq!(alice.operator.name, "https://other.example.org#alice");
 }
 
 #[tokio::test]
@@ -179,5 +198,30 @@ fn a_claims_path_leads_into_objects_and_finds_names_with_dots() {
             expected,
             "{path}"
         );
+    }
+}
+
+#[test]
+fn what_others_imposed_is_not_a_tenants_to_take_back() {
+    let of = |name: &str, tenant: Option<&str>| {
+        let (name, tenant) = (name.to_owned(), tenant.map(str::to_owned));
+        Identity::of(OperatorKind::Oidc, name, tenant, Scopes::default())
+    };
+    let bound = of("ann@example.org", Some("team-a"));
+    assert_eq!(bound.by(), "oidc:ann@example.org@team-a");
+    assert!(bound.may_take_back(&bound.imposed_by()));
+    assert!(bound.may_take_back("webhook:soar@team-a"));
+    for others in [
+        of("ann", None).imposed_by(),
+        // Its name ends like a bound one's.
+        of("ann@team-a", None).imposed_by(),
+        of("ann", Some("team-b")).imposed_by(),
+        of("ann", Some("my-team-a")).imposed_by(),
+        "tripwire".to_owned(),
+        "local:1000".to_owned(),
+        "team-a".to_owned(),
+    ] {
+        assert!(!bound.may_take_back(&others), "{others}");
+        assert!(of("root", None).may_take_back(&others), "{others}");
     }
 }

@@ -1,6 +1,6 @@
 //! The denylist: what may do nothing, whatever its token says. A caller who is bound to a tenant may deny its own
 //! sessions; tokens and subjects by their name alone are of nobody in particular, and so for callers who are bound to
-//! none.
+//! none. What others imposed on a tenant is not the tenant's to lift: it replaces and removes its own entries only.
 
 use std::sync::Arc;
 
@@ -33,6 +33,9 @@ const CHANGED_BY: Access = Access::Scoped {
     any_of: &[Scope::Revoke],
     every_tenant: false,
 };
+
+/// The latest end of an entry: what the store keeps. Whoever means longer means never.
+const MAX_UNTIL: u64 = i64::MAX.unsigned_abs();
 
 static TARGET: &[Parameter] = &[
     Parameter {
@@ -106,6 +109,12 @@ async fn add(call: Call) -> Outcome {
     {
         return Err(ErrorCode::UntilPassed.into());
     }
+    if wanted.until.is_some_and(|until| until > MAX_UNTIL) {
+        return Err(Refusal::saying(
+            ErrorCode::InvalidBody,
+            "until: at most 9223372036854775807",
+        ));
+    }
     let entry = deny(&call, target, wanted.reason, wanted.until).await?;
     let (body, records) = entry;
     let mut done = Done::json(StatusCode::OK, &body)?.noting(body.reason);
@@ -122,6 +131,7 @@ pub(super) async fn deny(
 ) -> Result<(DenyBody, Vec<outgate_journey::record::SessionRecord>), Refusal> {
     let mut records = Vec::new();
     allowed(call, &target)?;
+    standing_entry(call, &target)?;
     if let DenyTarget::Session(id) = &target
         && let Some(view) = call.api.parts.sessions.view(id)
         && view.state == SessionState::Live
@@ -132,7 +142,7 @@ pub(super) async fn deny(
     let entry = DenyEntry {
         target,
         reason,
-        by: call.identity.by(),
+        by: call.identity.imposed_by(),
         at: call.now().0,
         until,
     };
@@ -150,13 +160,7 @@ async fn remove(call: Call) -> Outcome {
     let target = target.read(ErrorCode::InvalidQuery)?;
     allowed(&call, &target)?;
     let sessions = Arc::clone(&call.api.parts.sessions);
-    let before = sessions
-        .denied()
-        .into_iter()
-        .find(|entry| entry.target == target);
-    let Some(before) = before else {
-        return Err(ErrorCode::NotDenied.into());
-    };
+    let before = standing_entry(&call, &target)?.ok_or(ErrorCode::NotDenied)?;
     if !sessions.undeny(&target).await? {
         return Err(ErrorCode::NotDenied.into());
     }
@@ -164,6 +168,20 @@ async fn remove(call: Call) -> Outcome {
     Ok(done.or_undo(async move {
         let _ = sessions.deny(before).await;
     }))
+}
+
+/// The entry of the target, if there is one, and if it is the caller's to change. Between this and the change nothing is
+/// waited for, so no other call comes between.
+fn standing_entry(call: &Call, target: &DenyTarget) -> Result<Option<DenyEntry>, Refusal> {
+    let denied = call.api.parts.sessions.denied();
+    let entry = denied.into_iter().find(|entry| entry.target == *target);
+    match entry {
+        Some(entry) if !call.identity.may_take_back(&entry.by) => Err(Refusal::saying(
+            ErrorCode::TenantBound,
+            "the entry was made by an identity that is not of the caller's tenant",
+        )),
+        entry => Ok(entry),
+    }
 }
 
 /// Whether the caller may say this of the target; notes it for the record.

@@ -75,7 +75,7 @@ pub(crate) fn table() -> Vec<Route> {
             .about("Sets a session's limits beside the configuration's own, in place of those that an operator set before.")
             .taking(Takes::Always(schema::<Limits>))
             .giving(Gives::Json(200, schema::<SessionBody>))
-            .refusing(&[Code::InvalidId, Code::InvalidLimits, Code::UnknownSession, Code::SessionOver, Code::StoreUnavailable]),
+            .refusing(&[Code::InvalidId, Code::InvalidLimits, Code::TenantBound, Code::UnknownSession, Code::SessionOver, Code::StoreUnavailable]),
         Route::new(Method::POST, "/v1/sessions/{id}/kill", "session.kill", scoped(&[Scope::Revoke]), |call| Box::pin(kill(call)))
             .about("Ends a session as a revocation, with a reason for the record.")
             .revoking()
@@ -204,7 +204,10 @@ async fn limits(call: Call) -> Outcome {
     let wanted: LimitsText = call.json()?;
     let limits = session_limits(&wanted)?;
     let (id, view) = call.session()?;
-    let before = SessionLimits::try_from(&view.limits).unwrap_or_default();
+    let before = SessionLimits::try_from(&view.limits)
+        .map_err(|fault| Refusal::from(ErrorCode::InternalFault).because(fault.to_string()))?;
+    let bound = call.identity.tenant().is_some();
+    call.api.ceilings.admit(&id, &before, &limits, bound)?;
     let by = call.identity.by();
     let sessions = Arc::clone(&call.api.parts.sessions);
     let view = revoked(sessions.set_limits(&id, limits, &by).await)?;

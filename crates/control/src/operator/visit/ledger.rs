@@ -15,6 +15,9 @@ use crate::operator::{
 /// How long a record may take to be on disk.
 const COMMIT_WITHIN: Duration = Duration::from_secs(5);
 
+/// The same where the trail is known to take nothing: whoever revokes must not wait to be told that it is in effect.
+const COMMIT_WITHIN_CLOSED: Duration = Duration::from_millis(500);
+
 /// The longest target and detail of a record, in bytes.
 const MAX_TARGET: usize = 255;
 const MAX_DETAIL: usize = 1024;
@@ -67,15 +70,13 @@ impl Visit {
     }
 
     async fn commit(&self, record: ActionRecord) -> bool {
-        let committed = self
-            .api
-            .parts
-            .audit
-            .commit(AuditEvent::Action(Box::new(record)));
-        matches!(
-            tokio::time::timeout(COMMIT_WITHIN, committed).await,
-            Ok(Ok(()))
-        )
+        let audit = &self.api.parts.audit;
+        let within = match audit.is_writable() {
+            true => COMMIT_WITHIN,
+            false => COMMIT_WITHIN_CLOSED,
+        };
+        let committed = audit.commit(AuditEvent::Action(Box::new(record)));
+        matches!(tokio::time::timeout(within, committed).await, Ok(Ok(())))
     }
 
     /// Records a refusal. Those that anybody can cause at will are bounded: a flood of them must not fill the trail.
