@@ -157,6 +157,14 @@ impl Identities {
         Ok(Self { tokens: read, oidc })
     }
 
+    /// Whether this is the token of one of the file's operators.
+    pub(crate) fn is_token(&self, text: &str) -> bool {
+        text.len() >= MIN_TOKEN && {
+            let digest = TokenDigest::of(text);
+            self.tokens.iter().any(|(own, _)| own.matches(&digest))
+        }
+    }
+
     /// Who presents this head.
     pub(crate) async fn authenticate(&self, headers: &HeaderMap) -> Result<Identity, Refusal> {
         let token = bearer(headers)?;

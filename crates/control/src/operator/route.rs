@@ -154,6 +154,7 @@ impl Route {
                     Code::CredentialMissing,
                     Code::CredentialInvalid,
                     Code::ScopeMissing,
+                    Code::TokenInText,
                 ];
                 codes.extend(every_tenant.then_some(Code::TenantBound));
                 codes.extend((!self.revokes).then_some(Code::TooBusy));

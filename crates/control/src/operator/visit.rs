@@ -5,6 +5,7 @@
 //! before it acts where there is no room or no audit trail; a revocation is not. A call that was accepted is carried
 //! out and recorded even if its caller goes away meanwhile.
 
+mod confided;
 mod ledger;
 
 use std::{net::SocketAddr, panic::AssertUnwindSafe, sync::Arc};
@@ -201,6 +202,7 @@ impl Visit {
     ) -> Outcome {
         let query = query::parse(route.query, head.uri.query())?;
         let body = read_body(route.takes, &head.headers, body).await?;
+        confided::refuse_secrets(&self.api.loaded.load().identities, &places, &query, &body)?;
         if !route.revokes {
             self.place = Some(self.api.lane.enter()?);
             if !self.api.parts.audit.is_writable() {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     document::{Document, Operation},
-    world::{Who, World},
+    world::{Who, World, token_of},
 };
 
 /// A body that the route takes.
@@ -662,6 +662,42 @@ async fn a_head_of_two_minds_is_refused_on_both_doors() {
                     }
                 }
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_operators_own_secrets_are_taken_nowhere_and_written_nowhere() {
+    let world = world().await;
+    let token = token_of("revoke");
+    for secret in [
+        token.as_str(),
+        "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+    ] {
+        let path = format!("/v1/sessions/{}", secret.replace('=', "%3D"));
+        let labels = json!({"labels": {"key": secret}}).to_string();
+        let container = json!({"container": secret}).to_string();
+        let reason = json!({"session": "s_a", "reason": format!("is it {secret}")}).to_string();
+        let query = format!("/v1/denylist?token={secret}");
+        for (method, path, body) in [
+            ("GET", path.as_str(), ""),
+            ("POST", "/v1/sessions", &labels),
+            ("POST", "/v1/sessions", &container),
+            ("POST", "/v1/denylist", &reason),
+            ("DELETE", query.as_str(), ""),
+        ] {
+            let record = world
+                .refused(
+                    &Who::Local,
+                    method,
+                    path,
+                    &[],
+                    body.as_bytes(),
+                    "token_in_text",
+                )
+                .await;
+            let written = format!("{record:?}");
+            assert!(!written.contains(secret), "{method} {path}: {written}");
         }
     }
 }
