@@ -4,6 +4,7 @@ import base64
 import datetime
 import json
 import re
+import secrets
 import subprocess
 import time
 from pathlib import Path
@@ -17,11 +18,12 @@ from operators import REVOKED, SECRET, Site, until
 
 PAGE = Path(__file__).parent.parent / "docs/operator.md"
 SIGNER = Ed25519PrivateKey.generate()
+TEAM_SECRET = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 WEBHOOKS = """
   webhooks:
     - { name: soar, secret_file: soar.secret }
     - { name: signer, public_key_file: signer.pub }
-    - { name: team-a, secret_file: soar.secret, tenant: team-a }
+    - { name: team-a, secret_file: team-a.secret, tenant: team-a }
 """
 
 
@@ -30,6 +32,9 @@ def site(tmp_path_factory, services):
     site = Site(tmp_path_factory.mktemp("site"), services.ca, operator=WEBHOOKS)
     public = SIGNER.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     (site.folder / "signer.pub").write_text("whpk_" + base64.b64encode(public).decode())
+    team = site.folder / "team-a.secret"
+    team.write_text(TEAM_SECRET)
+    team.chmod(0o600)
     site.start()
     # Timestamps count from the second after the gateway's start.
     until(lambda: send(site, {"action": "end", "session": "s_unknown"})[1] == "unknown_session")
@@ -42,7 +47,8 @@ def send(site, body: dict, name="soar", id=None, at=0, signature=None, raw=None)
     id = id or f"msg_{time.time_ns()}"
     when = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=at)
     text = json.dumps(body)
-    signature = signature or Webhook(SECRET).sign(id, when, text)
+    secret = TEAM_SECRET if name == "team-a" else SECRET
+    signature = signature or Webhook(secret).sign(id, when, text)
     headers = {
         "content-type": "application/json",
         "webhook-id": id,
