@@ -256,7 +256,9 @@ def refused_tunnel(proxy: str, host: str, token: str, why: str) -> tuple[int, st
     raw.close()
     lines = head.split("\r\n")
     status = int(lines[0].split()[1])
-    assert status >= 400, f"refused once, then not: {why}"
+    if status < 400:
+        # The verdict changed between the two: a policy arrived. Whoever waits for it asks again.
+        return status, f"refused once, then not: {why}"
     fields = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
     return status, fields.get("x-deny-reason")
 
