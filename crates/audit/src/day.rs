@@ -56,10 +56,20 @@ impl fmt::Display for Day {
 
 /// A moment as RFC 3339 in UTC, with milliseconds.
 pub(crate) fn rfc3339(unix_ms: u64) -> String {
-    let (seconds, ms) = (unix_ms / 1000, unix_ms % 1000);
+    let (to_the_second, ms) = (moment(unix_ms / 1000), unix_ms % 1000);
+    format!("{to_the_second}.{ms:03}Z")
+}
+
+/// A moment as RFC 3339 in UTC, to the second, as people read it.
+#[must_use]
+pub fn utc(unix_seconds: u64) -> String {
+    moment(unix_seconds) + "Z"
+}
+
+fn moment(seconds: u64) -> String {
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    let day = Day::of_unix_ms(unix_ms);
-    format!("{day}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+    let day = Day(seconds / (MS_PER_DAY / 1000));
+    format!("{day}T{hour:02}:{minute:02}:{second:02}")
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ mod text;
 mod verify;
 mod writer;
 
+pub use day::utc;
 pub use error::{AuditError, Problem, VerifyError};
 pub use follow::{Follow, FollowError, Followed, last_seq};
 pub use log::{AuditLog, AuditOptions, BACKLOG_LIMIT, Rotation, SLOW_AFTER};

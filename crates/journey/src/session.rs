@@ -25,11 +25,7 @@ impl SessionId {
     /// Parses an id.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let valid = (1..=64).contains(&text.len())
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
-        valid.then(|| Self(text.into()))
+        is_plain_name(text).then(|| Self(text.into()))
     }
 
     /// The text.
@@ -37,6 +33,14 @@ impl SessionId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether a text is 1 to 64 of `[A-Za-z0-9_-]`: safe in a path, a log and a shell.
+fn is_plain_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }
 
 impl fmt::Display for SessionId {

@@ -118,9 +118,11 @@ impl Budget {
         if !self.used.charge(bytes, self.limit) {
             return Err(DenyCode::BytesLimit);
         }
+        let Some(wire) = &self.wire else {
+            return Ok(());
+        };
         let seen = Seen::BytesOut(bytes);
-        self.shared
-            .watch(self.wire.as_ref(), &self.used, &self.session, seen)
+        self.shared.watch(wire, &self.used, &self.session, seen)
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use http::{Method, StatusCode, Version};
+use outgate_clock::Clock;
 use outgate_control::sessions::Activity;
 use outgate_journey::{
     denial::{Denial, DenyCode},
@@ -44,7 +45,7 @@ pub(crate) fn code_of(activity: &Activity) -> DenyCode {
 impl Trail {
     /// Begins a record; of whose it is, what its socket says is known from here on.
     pub(crate) fn begin(shared: &Arc<Shared>, entry: Entry, arrival: &Arrival) -> Self {
-        let time = u64::try_from(clock::since_epoch().as_millis()).unwrap_or(u64::MAX);
+        let time = clock::machine().wall_ms();
         let record = DecisionRecord::begin(shared.next_request_id(), time, entry, arrival.client);
         let mut trail = Self {
             shared: Arc::clone(shared),

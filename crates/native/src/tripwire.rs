@@ -2,10 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use outgate_clock::Clock;
 use outgate_journey::{
     denial::{Denial, DenyCode},
     name::HostName,
-    record::{AnomalyRecord, AuditEvent, AuditSink, Operator, SessionChange, SessionRecord},
+    record::{AnomalyRecord, AuditEvent, AuditSink, SessionChange, SessionRecord},
     session::{Session, SessionEnd, SessionId},
     tripwire::{Budget, Overrun, Tripwire, WindowUse},
 };
@@ -77,7 +78,11 @@ impl Window {
         let used = WindowUse {
             bytes_out: recent().map(|slot| slot.bytes_out).sum(),
             requests: recent().map(|slot| slot.requests).sum(),
-            distinct_destinations: self.hosts.values().filter(|at| **at > oldest).count() as u64,
+            distinct_destinations: if wire.distinct_destinations.is_some() {
+                self.hosts.values().filter(|at| **at > oldest).count() as u64
+            } else {
+                0
+            },
         };
         let overrun = wire.judge(&used)?;
         self.told.retain(|(_, at)| *at > oldest);
@@ -137,7 +142,7 @@ impl Shared {
             return Ok(());
         };
         let used = self.plane.limits.of(session.id());
-        self.watch(Some(wire), &used, session.id(), seen)
+        self.watch(wire, &used, session.id(), seen)
             .map_err(|code| Denial::new(code).because("tripwire").of(session.id()))
     }
 
@@ -147,16 +152,15 @@ impl Shared {
     /// [`DenyCode::SessionRevoked`]: the session is over, and what it was about to do is not done.
     pub(crate) fn watch(
         self: &Arc<Self>,
-        wire: Option<&Tripwire>,
+        wire: &Tripwire,
         used: &SessionUse,
         session: &SessionId,
         seen: Seen<'_>,
     ) -> Result<(), DenyCode> {
-        let Some(wire) = wire else { return Ok(()) };
         let Some(overrun) = self.plane.limits.watch(used, wire, seen) else {
             return Ok(());
         };
-        let time_unix_ms = u64::try_from(clock::since_epoch().as_millis()).unwrap_or(u64::MAX);
+        let time_unix_ms = clock::machine().wall_ms();
         let anomaly = AnomalyRecord {
             time_unix_ms,
             session: session.clone(),
@@ -185,17 +189,11 @@ impl Shared {
         let end = SessionEnd::Tripwire;
         self.plane
             .audit
-            .record(AuditEvent::Session(Box::new(SessionRecord {
+            .record(AuditEvent::Session(Box::new(SessionRecord::by_itself(
+                session,
+                SessionChange::Ended(end),
                 time_unix_ms,
-                session: session.clone(),
-                change: SessionChange::Ended(end),
-                token_id: None,
-                expires: None,
-                issuer: None,
-                subject: None,
-                policy: None,
-                by: Operator::itself(),
-            })));
+            ))));
         let (shared, session) = (Arc::clone(self), session.clone());
         self.tasks.spawn(async move {
             if let Err(error) = shared.plane.sessions.end(&session, end, "itself:tripwire").await {

@@ -111,6 +111,24 @@ pub struct SessionRecord {
     pub by: Operator,
 }
 
+impl SessionRecord {
+    /// A change that no operator made, with everything else unknown.
+    #[must_use]
+    pub fn by_itself(session: &SessionId, change: SessionChange, time_unix_ms: u64) -> Self {
+        Self {
+            time_unix_ms,
+            session: session.clone(),
+            change,
+            token_id: None,
+            expires: None,
+            issuer: None,
+            subject: None,
+            policy: None,
+            by: Operator::itself(),
+        }
+    }
+}
+
 /// What became of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionChange {

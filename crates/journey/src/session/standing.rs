@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::TokenClaims;
+use super::{TokenClaims, is_plain_name};
 use crate::{denial::DenyCode, policy::SessionLimits};
 
 /// The name of one of the file's `policies`. 1 to 64 of `[A-Za-z0-9_-]`.
@@ -13,11 +13,7 @@ impl PolicyName {
     /// Parses a name.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let valid = (1..=64).contains(&text.len())
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
-        valid.then(|| Self(text.into()))
+        is_plain_name(text).then(|| Self(text.into()))
     }
 
     /// The text.

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, ops::Deref, path::PathBuf, sync::Arc};
 
 use outgate_audit::{AuditKey, AuditLog, AuditOptions, Rotation};
+use outgate_clock::Clock;
 use outgate_config::Config;
 use outgate_control::sessions::{NewSession, Sessions};
 use outgate_issuer::Issuers;
@@ -218,15 +219,8 @@ impl InMemoryGateway {
 
     fn record(&self, id: &SessionId, change: SessionChange, expires: Option<UnixSeconds>) {
         let record = SessionRecord {
-            time_unix_ms: u64::try_from(clock::since_epoch().as_millis()).unwrap_or(u64::MAX),
-            session: id.clone(),
-            change,
-            token_id: None,
             expires,
-            issuer: None,
-            subject: None,
-            policy: None,
-            by: Operator::itself(),
+            ..SessionRecord::by_itself(id, change, clock::machine().wall_ms())
         };
         let audit = &self.gateway.shared.plane.audit;
         audit.record(AuditEvent::Session(Box::new(record)));

@@ -24,6 +24,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use outgate_audit::utc;
 use outgate_config::Config;
 use outgate_native::state::StatePaths;
 
@@ -130,44 +131,6 @@ fn destinations(count: usize) -> String {
     } else {
         format!("{count} destinations")
     }
-}
-
-/// A time as people read it, in UTC.
-fn utc(unix_seconds: u64) -> String {
-    let days = unix_seconds / 86_400;
-    let (hour, minute, second) = (
-        unix_seconds / 3600 % 24,
-        unix_seconds / 60 % 60,
-        unix_seconds % 60,
-    );
-    let (year, month, day) = civil(days);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// Days since 1970-01-01 as a date in the proleptic Gregorian calendar.
-fn civil(mut days: u64) -> (u64, u64, u64) {
-    let is_leap = |year: u64| {
-        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-    };
-    let mut year = 1970;
-    loop {
-        let length = if is_leap(year) { 366 } else { 365 };
-        if days < length {
-            break;
-        }
-        days -= length;
-        year += 1;
-    }
-    let february = if is_leap(year) { 29 } else { 28 };
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-        if days < length {
-            break;
-        }
-        days -= length;
-        month += 1;
-    }
-    (year, month, days + 1)
 }
 
 #[cfg(test)]

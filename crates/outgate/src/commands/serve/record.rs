@@ -6,7 +6,7 @@ use outgate_audit::AuditLog;
 use outgate_clock::Clock;
 use outgate_control::sessions::Sessions;
 use outgate_journey::{
-    record::{AuditEvent, AuditSink, Operator, SessionChange, SessionRecord},
+    record::{AuditEvent, AuditSink, SessionChange, SessionRecord},
     session::{SessionEnd, SessionId, TokenClaims, TokenOrigin},
 };
 use outgate_native::clock;
@@ -40,16 +40,14 @@ fn session_event(
         TokenOrigin::External { issuer, subject } => Some((issuer, subject)),
         TokenOrigin::Own => None,
     });
+    let time_unix_ms = clock::machine().wall_ms();
     AuditEvent::Session(Box::new(SessionRecord {
-        time_unix_ms: clock::machine().wall_ms(),
-        session: session.clone(),
-        change,
         token_id: claims.map(|claims| Arc::clone(&claims.token_id)),
         expires: claims.map(|claims| claims.expires),
         issuer: external.map(|(issuer, _)| Arc::clone(issuer)),
         subject: external.map(|(_, subject)| Arc::clone(subject)),
         policy: claims.and_then(|claims| Some(claims.terms.policy.as_ref()?.to_string())),
-        by: Operator::itself(),
+        ..SessionRecord::by_itself(session, change, time_unix_ms)
     }))
 }
 
