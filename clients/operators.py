@@ -205,7 +205,7 @@ class Site:
         return made["id"], made["token"]
 
     def get(self, token: str, host: str = HOST, path: str = "/") -> tuple[int, str | None]:
-        """What a guest with this token gets: status and deny code."""
+        """What a guest with this token gets: status and deny code. The status is 0 where there was no answer."""
         proxy = f"http://session:{token}@{self.ready['proxy'][0]}"
         with requests.Session() as session:
             session.trust_env = False
@@ -220,6 +220,9 @@ class Site:
             except requests.exceptions.ProxyError as error:
                 # The tunnel itself was refused: urllib3 gives the status line alone.
                 return refused_tunnel(self.ready["proxy"][0], host, token, str(error))
+            except requests.exceptions.ConnectionError as error:
+                # The tunnel was cut before it was of use. Whoever waits for a verdict asks again.
+                return 0, f"cut: {error}"
         assert KEYS["echo"] not in answer.text
         return answer.status_code, answer.headers.get("x-deny-reason")
 
@@ -275,12 +278,15 @@ class Issuer:
         program = Path(os.environ["OUTGATE_NODE_PACKAGES"]) / "issuer.mjs"
         program.write_text((HERE / "issuer.mjs").read_text())
         node = Path(sys.executable).parent / "node"
-        self.process = subprocess.Popen([node, program, certificate, key], stdout=subprocess.PIPE, text=True)
+        # The package's `node` starts the real one as a child and does not hand signals on: both are ended as a group.
+        self.process = subprocess.Popen(
+            [node, program, certificate, key], stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         self.url = json.loads(self.process.stdout.readline())["issuer"]
         return self
 
     def stop(self) -> None:
-        self.process.terminate()
+        os.killpg(self.process.pid, signal.SIGTERM)
         self.process.wait(10)
 
     def ask(self, path: str, body: dict | None = None) -> dict:

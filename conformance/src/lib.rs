@@ -1,8 +1,12 @@
 //! What every data plane must do, as scenarios over real sockets. The scenarios are in `tests/`, one file a theme;
-//! here is what they share: the [`plane`] under test and the [`world`] around it.
+//! here is what they share: the [`plane`] under test and the [`world`] around it, the [`promise`]s that a scenario can
+//! break, and the table by which each is run ([`scenario`]).
 
+pub mod page;
 pub mod plane;
+pub mod promise;
 pub mod record;
+pub mod scenario;
 pub mod world;
 
 pub use outgate_testkit::{

@@ -20,6 +20,12 @@ pub fn reason(record: &Value) -> Option<&str> {
     find(record, "status_code").and_then(Value::as_str)
 }
 
+/// How what was let out ended: `completed`, `aborted` and so on.
+#[must_use]
+pub fn ending(record: &Value) -> Option<&str> {
+    find(record, "ending").and_then(Value::as_str)
+}
+
 /// The name of the credential that was attached.
 #[must_use]
 pub fn injected(record: &Value) -> Option<&str> {

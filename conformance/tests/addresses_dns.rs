@@ -14,6 +14,17 @@ use outgate_conformance::{
 use serde_json::json;
 use tokio::net::TcpListener;
 
+outgate_conformance::scenarios! {
+    a_name_that_resolves_into_the_deny_set_is_not_dialled: [P4];
+    no_exception_opens_cloud_metadata: [P4];
+    deny_wins_over_allow: [P4];
+    rebinding_never_reaches_an_address_that_was_not_vetted: [P4];
+    of_several_addresses_only_the_allowed_ones_are_dialled: [P4];
+    a_dead_or_lying_resolver_closes: [P4];
+    a_silent_resolver_is_answered_for_in_time: [P4];
+    a_name_in_the_hosts_table_is_not_asked_for: [P4];
+}
+
 /// On tunnels the address is judged at CONNECT or after the hello; either way the record says so.
 fn assert_not_dialled(world: &World, mark: Mark, outcome: &Outcome, code: &str, context: &str) {
     if outcome.response().is_some() {
@@ -24,7 +35,6 @@ fn assert_not_dialled(world: &World, mark: Mark, outcome: &Outcome, code: &str, 
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_that_resolves_into_the_deny_set_is_not_dialled() {
     let world = World::configured(|config, _| {
         config["resolver"]["allow"] = json!([]);
@@ -69,7 +79,6 @@ async fn a_name_that_resolves_into_the_deny_set_is_not_dialled() {
     assert_eq!(world.tls.connections() + world.plain.connections(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_exception_opens_cloud_metadata() {
     let world = World::configured(|config, _| {
         config["resolver"]["allow"] = json!(["0.0.0.0/0", "::/0"]);
@@ -99,7 +108,6 @@ async fn no_exception_opens_cloud_metadata() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deny_wins_over_allow() {
     let world = World::configured(|config, _| {
         config["resolver"]["deny"] = json!(["127.0.0.1/32"]);
@@ -126,7 +134,6 @@ async fn deny_wins_over_allow() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rebinding_never_reaches_an_address_that_was_not_vetted() {
     let world = World::configured(|config, places| {
         config["resolver"]["allow"] = json!(["127.0.0.1/32"]);
@@ -206,7 +213,6 @@ async fn rebinding_never_reaches_an_address_that_was_not_vetted() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_several_addresses_only_the_allowed_ones_are_dialled() {
     let world = World::new().await;
     let (_, token) = world.session();
@@ -228,7 +234,6 @@ async fn of_several_addresses_only_the_allowed_ones_are_dialled() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_or_lying_resolver_closes() {
     let world = World::new().await;
     let (_, token) = world.session();
@@ -254,7 +259,6 @@ async fn a_dead_or_lying_resolver_closes() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_resolver_is_answered_for_in_time() {
     let world = World::new().await;
     let (_, token) = world.session();
@@ -277,7 +281,6 @@ async fn a_silent_resolver_is_answered_for_in_time() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_in_the_hosts_table_is_not_asked_for() {
     let world = World::configured(|config, places| {
         config["resolver"]["hosts"] = json!({ "n.test": "127.0.0.1", "a.test": ["127.0.0.1"] });

@@ -4,7 +4,14 @@ use std::time::Duration;
 
 use outgate_conformance::{K1, Outcome, Req, Way, World, eventually, record};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+outgate_conformance::scenarios! {
+    every_decision_leaves_exactly_one_record: [A1];
+    a_query_a_field_and_a_body_are_never_in_a_record: [A4];
+    a_full_audit_disk_stops_credentialed_requests_and_loses_nothing: [A3];
+    the_chain_verifies_and_any_edit_is_found: [A2];
+    a_request_that_the_client_abandons_is_on_record: [A1];
+}
+
 async fn every_decision_leaves_exactly_one_record() {
     let world = World::new().await;
     let (id, token) = world.session();
@@ -47,7 +54,6 @@ async fn every_decision_leaves_exactly_one_record() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_query_a_field_and_a_body_are_never_in_a_record() {
     let world = World::new().await;
     let (_, token) = world.session();
@@ -66,13 +72,10 @@ async fn a_query_a_field_and_a_body_are_never_in_a_record() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_audit_disk_stops_credentialed_requests_and_loses_nothing() {
     let world = World::new().await;
     let (_, token) = world.session();
-    let Some(native) = world.plane().native() else {
-        return;
-    };
+    let gateway = world.plane().gateway();
     for way in Way::ALL {
         let answer = world
             .guest()
@@ -80,9 +83,9 @@ async fn a_full_audit_disk_stops_credentialed_requests_and_loses_nothing() {
             .await;
         assert_eq!(answer.answered().status, 200, "{way:?}");
     }
-    let file = native.state().join("audit/audit.jsonl");
+    let file = gateway.state().join("audit/audit.jsonl");
     let size = std::fs::metadata(&file).expect("the audit file").len();
-    native.limit_file_size(Some(size + 10));
+    gateway.limit_file_size(Some(size + 10));
     // The store finds out by failing to write; from then on nothing credentialed leaves.
     let mut refused = false;
     for _ in 0..100 {
@@ -107,7 +110,7 @@ async fn a_full_audit_disk_stops_credentialed_requests_and_loses_nothing() {
         );
         assert_eq!(world.seen(), before, "{way:?}: sent all the same");
     }
-    native.limit_file_size(None);
+    gateway.limit_file_size(None);
     let mut recovered = false;
     for _ in 0..100 {
         let req = world.get(Way::TunnelH1, "a.test", "/").bearer(&token);
@@ -127,11 +130,10 @@ async fn a_full_audit_disk_stops_credentialed_requests_and_loses_nothing() {
             .any(|one| record::reason(one) == Some("audit_unavailable")),
         "the refusals are on record once there is room"
     );
-    let verify = native.command(&["audit", "verify"]);
+    let verify = gateway.command(&["audit", "verify"]);
     assert_eq!(verify.code, Some(0), "{verify:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_chain_verifies_and_any_edit_is_found() {
     let mut world = World::new().await;
     let (_, token) = world.session();
@@ -148,12 +150,10 @@ async fn the_chain_verifies_and_any_edit_is_found() {
         world.plane_mut().wait(Duration::from_secs(8)).code(),
         Some(0)
     );
-    let Some(native) = world.plane().native() else {
-        return;
-    };
-    let verify = || native.command(&["audit", "verify", "--json"]);
+    let gateway = world.plane().gateway();
+    let verify = || gateway.command(&["audit", "verify", "--json"]);
     assert_eq!(verify().code, Some(0), "{:?}", verify());
-    let file = native.state().join("audit/audit.jsonl");
+    let file = gateway.state().join("audit/audit.jsonl");
     let good = std::fs::read_to_string(&file).unwrap();
     let lines: Vec<&str> = good.lines().collect();
     assert!(lines.len() >= 6, "{good}");
@@ -180,7 +180,6 @@ async fn the_chain_verifies_and_any_edit_is_found() {
     assert_eq!(verify().code, Some(0));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_the_client_abandons_is_on_record() {
     let world = World::new().await;
     let (id, token) = world.session();

@@ -4,9 +4,15 @@ use std::time::Duration;
 
 use outgate_conformance::{Guest, Req, ReqBody, Setup, Way, World, within};
 
+outgate_conformance::scenarios! {
+    a_large_download_passes_in_bounded_memory: [P11];
+    a_large_upload_passes_in_bounded_memory: [P11];
+    a_reader_that_stops_does_not_make_the_gateway_store_the_body: [P11];
+}
+
 const SIZE: u64 = 64 << 20;
-/// How much the process may grow, in KiB: less than one body.
-const GROWTH: u64 = 40 << 10;
+/// How much the process may grow, in KiB: less than one body. What a plane buffers of four at once is some tens of MiB.
+const GROWTH: u64 = 60 << 10;
 
 /// Way and host, pass-through included.
 const ROUTES: [(Way, &str); 4] = [
@@ -25,14 +31,17 @@ async fn warm_world() -> (World, Guest, String) {
     .await;
     let (_, token) = world.session();
     let guest = world.guest().with_proxy_token(&token);
+    // What a plane keeps for its next streams is there once; what it stored of a body would be four times as much.
     for (way, host) in ROUTES {
-        let req = world.get(way, host, "/").bearer(&token);
-        assert_eq!(guest.send(way, &req).await.answered().status, 200);
+        let path = format!("/bytes?n={}", SIZE / 4);
+        let req = world.get(way, host, &path).bearer(&token);
+        let mut channel = guest.open(way, &req).await.expect("a connection");
+        let stream = channel.start(&req).await.expect("a head");
+        assert_eq!(stream.count().await.expect("a whole body"), SIZE / 4);
     }
     (world, guest, token)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_download_passes_in_bounded_memory() {
     let (world, guest, token) = warm_world().await;
     let before = world.plane().resident_kib();
@@ -51,7 +60,6 @@ async fn a_large_download_passes_in_bounded_memory() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_upload_passes_in_bounded_memory() {
     let (world, guest, token) = warm_world().await;
     let before = world.plane().resident_kib();
@@ -72,7 +80,6 @@ async fn a_large_upload_passes_in_bounded_memory() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_stops_does_not_make_the_gateway_store_the_body() {
     let (world, guest, token) = warm_world().await;
     let before = world.plane().resident_kib();

@@ -12,6 +12,16 @@ use outgate_conformance::{K1, Outcome, TestCa, Way, World, within};
 use outgate_testkit::{Gateway, GatewayOptions, Guest, certs::roots_from_pem, eventually};
 use serde_json::{Value, json};
 
+outgate_conformance::scenarios! {
+    a_follower_serves_by_the_control_planes_policy_keys_and_denylist: [C3 C7], Envoy: Elsewhere(FOLLOWERS);
+    without_its_control_plane_a_follower_keeps_what_it_knows_and_stops_injecting: [C7], Envoy: Elsewhere(FOLLOWERS);
+    a_gateway_that_is_not_on_the_list_is_given_nothing: [C7 I5], Envoy: Elsewhere(FOLLOWERS);
+}
+
+/// Followers are gateways; what Envoy does without its control plane is in `envoy_traps.rs`.
+const FOLLOWERS: &str =
+    "a follower is a native gateway; Envoy's own control plane is tried in envoy_traps";
+
 /// A control plane (the world's gateway) and a gateway that follows it.
 struct Fleet {
     world: World,
@@ -119,7 +129,6 @@ impl Fleet {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_serves_by_the_control_planes_policy_keys_and_denylist() {
     let mut fleet = Fleet::new().await;
     let (id, token) = fleet.world.session();
@@ -195,7 +204,6 @@ async fn a_follower_serves_by_the_control_planes_policy_keys_and_denylist() {
     fleet.until("a.test", &after, Ok(())).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_its_control_plane_a_follower_keeps_what_it_knows_and_stops_injecting() {
     let mut fleet = Fleet::new().await;
     let (_, token) = fleet.world.session();
@@ -234,7 +242,6 @@ async fn without_its_control_plane_a_follower_keeps_what_it_knows_and_stops_inje
     fleet.until("a.test", &token, Ok(())).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_is_not_on_the_list_is_given_nothing() {
     let mut fleet = Fleet::new().await;
     let (_, token) = fleet.world.session();

@@ -9,6 +9,12 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use outgate_conformance::{Way, World, within};
 use tokio::{sync::Barrier, task::JoinSet};
 
+outgate_conformance::scenarios! {
+    the_kill_switch_cuts_everything_stays_on_and_is_lifted: [C2 C3];
+    one_kill_ends_one_session: [C2 I7];
+    an_entry_of_the_denylist_holds_until_it_is_taken_off: [C2 I7];
+}
+
 const CUT: Duration = Duration::from_millis(1000);
 
 async fn answers(world: &World, token: &str) -> Option<String> {
@@ -17,7 +23,6 @@ async fn answers(world: &World, token: &str) -> Option<String> {
     outcome.reason().map(str::to_owned)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_kill_switch_cuts_everything_stays_on_and_is_lifted() {
     let mut world = World::new().await;
     let (ended, ended_token) = world.session();
@@ -80,7 +85,6 @@ async fn the_kill_switch_cuts_everything_stays_on_and_is_lifted() {
     assert_eq!(answers(&world, &fresh).await, None);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_kill_ends_one_session() {
     let world = World::new().await;
     let ((id, token), (_, other)) = (world.session(), world.session());
@@ -95,7 +99,6 @@ async fn one_kill_ends_one_session() {
     assert_ne!(renewed.code, Some(0), "{renewed:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_entry_of_the_denylist_holds_until_it_is_taken_off() {
     let world = World::new().await;
     let (id, token) = world.session();

@@ -2,10 +2,24 @@
 
 use std::time::Duration;
 
-use outgate_conformance::{Outcome, ReqBody, Way, World, destination, within};
+use outgate_conformance::{Outcome, Req, ReqBody, Way, World, destination, within};
 use serde_json::json;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+outgate_conformance::scenarios! {
+    requests_over_the_sessions_rate_are_refused_with_a_time_to_wait: [S6];
+    a_destination_has_a_rate_of_its_own: [S6];
+    new_and_concurrent_connections_are_counted: [S6];
+    bytes_out_are_a_budget_on_every_way_in: [S6];
+    bytes_out_that_nobody_announced_are_cut_at_the_budget: [S6], Envoy: Differs(
+        "Envoy tells of the bytes of a stream each second and at its end: what announces no length is refused then, not \
+         at the budget",
+        "not cut at the budget"
+    );
+    bytes_out_that_nobody_announced_leave_nothing_of_the_budget: [S6];
+    distinct_destinations_are_counted_over_the_sessions_life: [S6];
+    heads_are_bytes_out_too: [S6];
+}
+
 async fn requests_over_the_sessions_rate_are_refused_with_a_time_to_wait() {
     let world = World::configured(|config, _| {
         config["sessions"] = json!({ "limits": { "requests": "4/min" } });
@@ -42,7 +56,6 @@ async fn requests_over_the_sessions_rate_are_refused_with_a_time_to_wait() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_destination_has_a_rate_of_its_own() {
     let world = World::configured(|config, _| {
         destination(config, "a.test")["limits"] = json!({ "requests": "2/min" });
@@ -70,7 +83,6 @@ async fn a_destination_has_a_rate_of_its_own() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn new_and_concurrent_connections_are_counted() {
     let world = World::configured(|config, _| {
         config["sessions"] =
@@ -117,58 +129,120 @@ async fn new_and_concurrent_connections_are_counted() {
     assert_eq!(outcome.reason(), Some("connection_limit"));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bytes_out_are_a_budget_on_every_way_in() {
-    let world = World::configured(|config, _| {
+async fn with_100_kib() -> World {
+    World::configured(|config, _| {
         config["sessions"] = json!({ "limits": { "bytes_out": "100KiB" } });
     })
-    .await;
+    .await
+}
+
+/// An upload of so many bytes that says so.
+fn announced(world: &World, way: Way, token: &str, bytes: u64) -> Req {
+    let req = world.get(way, "a.test", "/upload").method("POST");
+    let req = req.bearer(token).body(ReqBody::Zeros(bytes));
+    if way == Way::TunnelH2 {
+        return req.header("content-length", &bytes.to_string());
+    }
+    req
+}
+
+async fn bytes_out_are_a_budget_on_every_way_in() {
+    let world = with_100_kib().await;
     for way in Way::ALL {
         let (_, token) = world.session();
-        let small = world
-            .get(way, "a.test", "/upload")
-            .method("POST")
-            .bearer(&token);
-        let ok = small.clone().body(ReqBody::Zeros(10_000));
-        assert_eq!(
-            world.guest().send(way, &ok).await.answered().status,
-            200,
-            "{way:?}"
-        );
+        let ok = announced(&world, way, &token, 10_000);
+        let outcome = world.guest().send(way, &ok).await;
+        assert_eq!(outcome.answered().status, 200, "{way:?}");
         let mark = world.mark();
-        let big = small.clone().body(ReqBody::Zeros(1_000_000));
+        let before = world.origin(way).count();
+        let big = announced(&world, way, &token, 1_000_000);
         let outcome = within(10, "a cut", world.guest().send(way, &big)).await;
         assert!(
             !matches!(&outcome, Outcome::Answered(answer) if answer.status == 200),
             "{way:?}: {outcome:?}"
         );
         world.assert_audited(mark, "bytes_limit", &format!("{way:?}"));
-        let seen = world.origin(way).last();
-        assert!(
-            seen.body_length < 250_000 && !seen.body_complete,
-            "{way:?}: {} bytes",
-            seen.body_length
-        );
+        for seen in world.origin(way).seen().split_off(before) {
+            assert!(
+                seen.body_length < 250_000 && !seen.body_complete,
+                "{way:?}: {} bytes",
+                seen.body_length
+            );
+        }
+        // Whether the refused one was cut or not begun: what is over the budget stays over it.
         let mark = world.mark();
-        let outcome = world.guest().send(way, &ok).await;
+        let over = announced(&world, way, &token, 95_000);
+        let outcome = world.guest().send(way, &over).await;
         world.assert_denied(mark, &outcome, "bytes_limit", &format!("{way:?}: used up"));
     }
-    let (_, token) = world.session();
-    let guest = world.guest().with_proxy_token(&token);
-    let mark = world.mark();
-    let req = world
-        .get(Way::TunnelH1, "pass.test", "/upload")
-        .method("POST")
-        .body(ReqBody::Zeros(1_000_000));
-    let outcome = within(10, "a cut", guest.send(Way::TunnelH1, &req)).await;
-    assert!(
-        !matches!(outcome, Outcome::Answered(_)),
-        "pass-through: {outcome:?}"
-    );
-    world.assert_audited(mark, "bytes_limit", "pass-through");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+/// The ways in on which bytes go out that nobody announced: bodies in pieces, and what passes through.
+fn unannounced(world: &World, token: &str) -> Vec<(Way, Req)> {
+    let pieces = vec![vec![0; 50_000]; 20];
+    let ways = Way::ALL.into_iter().map(|way| (way, "a.test"));
+    ways.chain([(Way::TunnelH1, "pass.test")])
+        .map(|(way, host)| {
+            let req = world.get(way, host, "/upload").method("POST");
+            let body = ReqBody::Chunked(pieces.clone());
+            (way, req.bearer(token).body(body))
+        })
+        .collect()
+}
+
+async fn bytes_out_that_nobody_announced_are_cut_at_the_budget() {
+    let world = with_100_kib().await;
+    for index in 0..4 {
+        let (_, token) = world.session();
+        let (way, req) = unannounced(&world, &token).swap_remove(index);
+        let guest = world.guest().with_proxy_token(&token);
+        let before = world.origin(way).count();
+        let outcome = within(10, "a cut", guest.send(way, &req)).await;
+        let context = format!("{way:?} {}: {outcome:?}", req.host);
+        assert!(
+            !matches!(&outcome, Outcome::Answered(answer) if answer.status == 200),
+            "not cut at the budget: {context}"
+        );
+        for seen in world.origin(way).seen().split_off(before) {
+            assert!(
+                seen.body_length < 250_000 && !seen.body_complete,
+                "not cut at the budget: {context}: {} bytes",
+                seen.body_length
+            );
+        }
+    }
+}
+
+async fn bytes_out_that_nobody_announced_leave_nothing_of_the_budget() {
+    let world = with_100_kib().await;
+    for index in 0..4 {
+        let (_, token) = world.session();
+        let (_, other) = world.session();
+        let (way, req) = unannounced(&world, &token).swap_remove(index);
+        let context = format!("{way:?} {}", req.host);
+        let guest = world.guest().with_proxy_token(&token);
+        let mark = world.mark();
+        let _ = within(10, "an end", guest.send(way, &req)).await;
+        // Within a second.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        for next in Way::ALL {
+            let mark = world.mark();
+            let req = world.get(next, "a.test", "/").bearer(&token);
+            let outcome = world.guest().send(next, &req).await;
+            world.assert_denied(
+                mark,
+                &outcome,
+                "bytes_limit",
+                &format!("{context}: {next:?}"),
+            );
+        }
+        world.assert_audited(mark, "bytes_limit", &context);
+        let req = world.get(way, "a.test", "/").bearer(&other);
+        let outcome = world.guest().send(way, &req).await;
+        assert_eq!(outcome.answered().status, 200, "{context}: another session");
+    }
+}
+
 async fn distinct_destinations_are_counted_over_the_sessions_life() {
     let world = World::configured(|config, _| {
         config["sessions"] = json!({ "limits": { "distinct_destinations": 2 } });
@@ -200,12 +274,8 @@ async fn distinct_destinations_are_counted_over_the_sessions_life() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heads_are_bytes_out_too() {
-    let world = World::configured(|config, _| {
-        config["sessions"] = json!({ "limits": { "bytes_out": "100KiB" } });
-    })
-    .await;
+    let world = with_100_kib().await;
     for way in Way::ALL {
         for in_field in [false, true] {
             let (_, token) = world.session();

@@ -8,6 +8,25 @@ use outgate_conformance::{
 use outgate_testkit::{Gateway, GatewayOptions};
 use serde_json::{Value, json};
 
+outgate_conformance::scenarios! {
+    an_added_destination_works_and_a_removed_one_does_not: [D1 P1];
+    a_broken_file_keeps_the_old_policy_and_says_where_it_is_broken: [D1];
+    a_key_that_needs_a_restart_is_refused_by_name_and_nothing_of_the_file_is_taken: [D1], Envoy: Differs(
+        "Envoy takes other addresses to listen on without a restart",
+        "the log does not name listen"
+    );
+    tunnels_that_the_changed_policy_forbids_are_closed: [C3 P1];
+    a_live_connection_is_judged_by_the_changed_policy_on_its_next_request: [S3];
+    requests_during_many_reloads_do_not_fail: [D1];
+    a_stop_lets_a_stream_end_takes_no_new_one_and_exits_with_0: [D1];
+    a_stop_does_not_wait_for_ever: [D1];
+    without_a_credential_there_is_no_ca_anywhere: [P2];
+    the_ca_and_the_keys_are_private_and_live_over_a_restart: [I5 D1];
+    two_gateways_never_share_a_state_folder: [D1];
+    state_that_cannot_be_read_stops_the_start_instead_of_being_replaced: [D1];
+    what_is_open_to_an_address_that_a_reload_denies_is_closed: [P4 C3];
+}
+
 /// Waits until a request that the changed policy decides otherwise is decided so.
 async fn until(
     world: &World,
@@ -35,7 +54,6 @@ fn changed(world: &World, change: impl FnOnce(&mut Value)) -> Value {
     config
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_added_destination_works_and_a_removed_one_does_not() {
     let mut world = World::new().await;
     let (_, token) = world.session();
@@ -75,7 +93,6 @@ async fn an_added_destination_works_and_a_removed_one_does_not() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broken_file_keeps_the_old_policy_and_says_where_it_is_broken() {
     let world = World::new().await;
     let (_, token) = world.session();
@@ -127,7 +144,6 @@ async fn a_broken_file_keeps_the_old_policy_and_says_where_it_is_broken() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_needs_a_restart_is_refused_by_name_and_nothing_of_the_file_is_taken() {
     let mut world = World::new().await;
     let (_, token) = world.session();
@@ -165,7 +181,6 @@ async fn a_key_that_needs_a_restart_is_refused_by_name_and_nothing_of_the_file_i
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tunnels_that_the_changed_policy_forbids_are_closed() {
     let mut world = World::new().await;
     let (_, token) = world.session();
@@ -207,7 +222,6 @@ async fn tunnels_that_the_changed_policy_forbids_are_closed() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_live_connection_is_judged_by_the_changed_policy_on_its_next_request() {
     let mut world = World::new().await;
     let (_, token) = world.session();
@@ -234,7 +248,6 @@ async fn a_live_connection_is_judged_by_the_changed_policy_on_its_next_request()
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_during_many_reloads_do_not_fail() {
     let mut world = World::new().await;
     let (_, token) = world.session();
@@ -250,9 +263,7 @@ async fn requests_during_many_reloads_do_not_fail() {
                 json!({ "requests": format!("{}/min", 1000 + round) });
         });
         world.plane_mut().write_config(&config);
-        if let Some(native) = world.plane().native() {
-            native.hang_up();
-        }
+        world.plane().gateway().hang_up();
         for _ in 0..4 {
             assert_eq!(
                 channel.send(&req).await.answered().status,
@@ -263,7 +274,6 @@ async fn requests_during_many_reloads_do_not_fail() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_lets_a_stream_end_takes_no_new_one_and_exits_with_0() {
     for way in Way::ALL {
         let mut world = World::new().await;
@@ -295,7 +305,6 @@ async fn a_stop_lets_a_stream_end_takes_no_new_one_and_exits_with_0() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_does_not_wait_for_ever() {
     let mut world = World::configured(|config, _| {
         config["timeouts"]["drain"] = json!("1s");
@@ -332,7 +341,6 @@ async fn a_stop_does_not_wait_for_ever() {
     drop(tunnel);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_credential_there_is_no_ca_anywhere() {
     let world = World::configured(|config, places| {
         config["credentials"] = json!({});
@@ -344,24 +352,20 @@ async fn without_a_credential_there_is_no_ca_anywhere() {
     let guest = world.guest().with_proxy_token(&token);
     let req = world.get(Way::TunnelH2, "pass.test", "/");
     assert_eq!(guest.send(Way::TunnelH2, &req).await.answered().status, 200);
-    if let Some(native) = world.plane().native() {
-        assert!(!native.state().join("ca").join("ca.key").exists());
-        assert!(!native.state().join("ca").join("ca.crt").exists());
-        assert_eq!(native.ready()["ca"], Value::Null);
-    }
+    let gateway = world.plane().gateway();
+    assert!(!gateway.state().join("ca").join("ca.key").exists());
+    assert!(!gateway.state().join("ca").join("ca.crt").exists());
+    assert_eq!(gateway.ready()["ca"], Value::Null);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_ca_and_the_keys_are_private_and_live_over_a_restart() {
     use std::os::unix::fs::PermissionsExt;
     let mut world = World::new().await;
     let before = world.plane().ca_pem().expect("a CA");
-    let Some(native) = world.plane().native() else {
-        return;
-    };
+    let gateway = world.plane().gateway();
     let mode =
         |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    let state = native.state();
+    let state = gateway.state();
     assert_eq!(mode(&state), 0o700);
     assert_eq!(mode(&state.join("ca/ca.key")), 0o600);
     assert_eq!(mode(&state.join("ca")), 0o700);
@@ -384,14 +388,11 @@ async fn the_ca_and_the_keys_are_private_and_live_over_a_restart() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_gateways_never_share_a_state_folder() {
     let world = World::new().await;
-    let Some(native) = world.plane().native() else {
-        return;
-    };
+    let gateway = world.plane().gateway();
     let mut config = world.config.clone();
-    config["state_dir"] = json!(native.state());
+    config["state_dir"] = json!(gateway.state());
     let binary = outgate_testkit::gateway::binary();
     let folder = world.folder.path().join("second");
     std::fs::create_dir(&folder).unwrap();
@@ -479,7 +480,6 @@ fn a_broken_or_unsafe_config_does_not_start() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn state_that_cannot_be_read_stops_the_start_instead_of_being_replaced() {
     use std::fs;
     let world = World::new().await;
@@ -504,7 +504,6 @@ async fn state_that_cannot_be_read_stops_the_start_instead_of_being_replaced() {
     assert!(fine.is_ok(), "untouched, it starts again");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_open_to_an_address_that_a_reload_denies_is_closed() {
     let mut world = World::new().await;
     let (_, token) = world.session();

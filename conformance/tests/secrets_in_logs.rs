@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use outgate_conformance::{K1, K2, Way, World, raw};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+outgate_conformance::scenarios! {
+    no_secret_is_in_any_output_however_it_is_presented: [I5 A4];
+    answers_name_no_secret_and_no_inner_detail: [I5 P8];
+}
+
 async fn no_secret_is_in_any_output_however_it_is_presented() {
     let world = World::new().await;
     let (id, token) = world.session();
@@ -95,30 +99,27 @@ no_such_key: 1
 ",
     );
     world.until_logged("no_such_key").await;
-    if let Some(native) = world.plane().native() {
-        let config = native.config_file();
-        let config = config.to_str().unwrap();
-        for arguments in [
-            &["session", "list", "--json"][..],
-            &["session", "list"],
-            &["ca", "show"],
-            &["audit", "show"],
-            &["check", "--config", config],
-            &["explain", "GET", "https://a.test/", "--config", config],
-        ] {
-            let output = native.command(arguments);
-            let text = format!("{}{}", output.stdout, output.stderr);
-            for secret in [K1, K2, token.as_str()] {
-                assert!(!text.contains(secret), "{arguments:?} prints a secret");
-            }
+    let gateway = world.plane().gateway();
+    let config = gateway.config_file();
+    let config = config.to_str().unwrap();
+    for arguments in [
+        &["session", "list", "--json"][..],
+        &["session", "list"],
+        &["ca", "show"],
+        &["audit", "show"],
+        &["check", "--config", config],
+        &["explain", "GET", "https://a.test/", "--config", config],
+    ] {
+        let output = gateway.command(arguments);
+        let text = format!("{}{}", output.stdout, output.stderr);
+        for secret in [K1, K2, token.as_str()] {
+            assert!(!text.contains(secret), "{arguments:?} prints a secret");
         }
-        let environment =
-            std::fs::read_to_string(format!("/proc/{}/cmdline", native.pid())).unwrap();
-        assert!(!environment.contains(K1));
     }
+    let environment = std::fs::read_to_string(format!("/proc/{}/cmdline", gateway.pid())).unwrap();
+    assert!(!environment.contains(K1));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_name_no_secret_and_no_inner_detail() {
     let world = World::new().await;
     let (_, token) = world.session();

@@ -3,6 +3,12 @@
 use outgate_conformance::{ReqBody, Way, World};
 use serde_json::json;
 
+outgate_conformance::scenarios! {
+    a_session_that_is_confined_to_a_policy_has_only_what_it_names: [C2 P1];
+    a_policy_that_leaves_the_file_leaves_its_sessions_nothing: [C2 P1];
+    limits_are_given_with_a_session_and_set_later: [C2 S6];
+}
+
 async fn world() -> World {
     World::configured(|config, _| {
         config["policies"] = json!({
@@ -12,7 +18,6 @@ async fn world() -> World {
     .await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_is_confined_to_a_policy_has_only_what_it_names() {
     let world = world().await;
     let (_, wide) = world.session();
@@ -57,7 +62,6 @@ async fn a_session_that_is_confined_to_a_policy_has_only_what_it_names() {
     assert_ne!(unknown.code, Some(0), "{unknown:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_policy_that_leaves_the_file_leaves_its_sessions_nothing() {
     let mut world = world().await;
     let (_, token) = world.session_with(&["--policy", "narrow"]);
@@ -80,7 +84,6 @@ async fn a_policy_that_leaves_the_file_leaves_its_sessions_nothing() {
     world.assert_denied(mark, &outcome, "destination_not_allowed", "no such policy");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_are_given_with_a_session_and_set_later() {
     let world = world().await;
     for way in Way::ALL {
@@ -99,7 +102,6 @@ async fn limits_are_given_with_a_session_and_set_later() {
         let _ = world.guest().send(way, &upload).await;
         world.assert_audited(mark, "bytes_limit", &format!("{way:?}"));
 
-        let (id, token) = (id, token);
         world.operate(&[
             "session",
             "limit",
@@ -107,10 +109,9 @@ async fn limits_are_given_with_a_session_and_set_later() {
             "requests=1/h",
             "bytes_out=10000000",
         ]);
-        let req = world.get(way, "n.test", "/").bearer(&token);
         // What it was given still holds beside what was set later.
         let mark = world.mark();
-        let outcome = world.guest().send(way, &req).await;
+        let outcome = world.guest().send(way, &upload).await;
         world.assert_denied(mark, &outcome, "bytes_limit", &format!("{way:?}"));
 
         let (id, token) = world.session();

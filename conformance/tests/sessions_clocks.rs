@@ -5,6 +5,13 @@ use std::time::{Duration, Instant};
 use outgate_conformance::{Way, World, record, within};
 use serde_json::json;
 
+outgate_conformance::scenarios! {
+    a_session_that_does_nothing_for_too_long_is_over_on_every_way_in: [S5];
+    bytes_that_move_keep_a_session_and_a_silent_tunnel_does_not: [S5];
+    a_lifetime_is_over_however_busy_the_session_is_and_whatever_was_renewed: [S5];
+    a_restart_revives_nothing: [S5];
+}
+
 async fn with_sessions(sessions: serde_json::Value) -> World {
     World::configured(move |config, _| config["sessions"] = sessions).await
 }
@@ -17,7 +24,6 @@ async fn is_answered(world: &World, token: &str) -> bool {
         .is_some_and(|response| response.status == 200)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_does_nothing_for_too_long_is_over_on_every_way_in() {
     let world = with_sessions(json!({ "idle": "2s" })).await;
     let (id, token) = world.session();
@@ -42,7 +48,6 @@ async fn a_session_that_does_nothing_for_too_long_is_over_on_every_way_in() {
     assert!(is_answered(&world, &other).await, "another session is not");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_that_move_keep_a_session_and_a_silent_tunnel_does_not() {
     let world = with_sessions(json!({ "idle": "2s" })).await;
     let (_, busy) = world.session();
@@ -74,7 +79,6 @@ async fn bytes_that_move_keep_a_session_and_a_silent_tunnel_does_not() {
     world.assert_audited(mark, "session_idle", "the silent tunnel");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lifetime_is_over_however_busy_the_session_is_and_whatever_was_renewed() {
     let world = with_sessions(json!({ "lifetime": "4s" })).await;
     let (id, token) = world.session();
@@ -111,11 +115,11 @@ async fn a_lifetime_is_over_however_busy_the_session_is_and_whatever_was_renewed
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_revives_nothing() {
-    let mut world = with_sessions(json!({ "idle": "2s", "lifetime": "1h" })).await;
+    // What may be idle for less than two processes need to start again would end meanwhile.
+    let mut world = with_sessions(json!({ "idle": "6s", "lifetime": "1h" })).await;
     let (idle, idle_token) = world.session();
-    tokio::time::sleep(Duration::from_millis(3200)).await;
+    tokio::time::sleep(Duration::from_millis(7200)).await;
     let (ended, ended_token) = world.session();
     world.plane().session_end(&ended);
     let (denied, denied_token) = world.session();

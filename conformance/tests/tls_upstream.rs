@@ -9,6 +9,20 @@ use outgate_conformance::{
 use serde_json::json;
 use tokio::net::TcpListener;
 
+outgate_conformance::scenarios! {
+    a_bad_certificate_gets_no_request_and_no_credential: [P9];
+    tls_1_2_is_the_floor_and_can_be_switched_off: [P9];
+    with_no_roots_at_all_nothing_is_trusted: [P9];
+    an_upstream_that_misbehaves_gets_a_clear_answer_on_the_clients_leg: [P8];
+    an_upstream_that_is_not_there_is_said_to_be_so_in_time: [P8];
+    the_bundle_holds_the_system_roots_and_the_ca: [P2];
+    an_upgrade_that_nobody_asked_for_is_the_upstreams_fault: [P11], Envoy: Differs(
+        "Envoy hands a 101 on that nobody asked for, as an answer without a body, and nothing behind it",
+        "status: 101"
+    );
+    an_upgrade_that_nobody_asked_for_opens_no_tunnel: [P11 S3];
+}
+
 /// A tunnel may meet its upstream at CONNECT, at the handshake or at the first request.
 fn assert_failed(world: &World, mark: Mark, outcome: &Outcome, code: &str, context: &str) {
     if let Some(reason) = outcome.reason() {
@@ -22,7 +36,6 @@ fn assert_failed(world: &World, mark: Mark, outcome: &Outcome, code: &str, conte
     world.assert_audited(mark, code, context);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_certificate_gets_no_request_and_no_credential() {
     let ca = TestCa::new("the upstreams' CA");
     let mut bad = Vec::new();
@@ -58,7 +71,6 @@ async fn a_bad_certificate_gets_no_request_and_no_credential() {
     world.assert_no_upstream_saw(K1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_1_2_is_the_floor_and_can_be_switched_off() {
     for (floor, code) in [("1.2", None), ("1.3", Some("upstream_tls_failed"))] {
         let ca = TestCa::new("the upstreams' CA");
@@ -90,7 +102,6 @@ async fn tls_1_2_is_the_floor_and_can_be_switched_off() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_no_roots_at_all_nothing_is_trusted() {
     let world = World::configured(|config, _| {
         config["upstream"] = json!({ "roots": "system" });
@@ -114,7 +125,6 @@ async fn with_no_roots_at_all_nothing_is_trusted() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upstream_that_misbehaves_gets_a_clear_answer_on_the_clients_leg() {
     let world = World::configured(|config, _| {
         config["timeouts"]["response"] = json!("1s");
@@ -161,7 +171,6 @@ async fn an_upstream_that_misbehaves_gets_a_clear_answer_on_the_clients_leg() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upstream_that_is_not_there_is_said_to_be_so_in_time() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let gone = closed.local_addr().unwrap().port();
@@ -214,19 +223,16 @@ async fn an_upstream_that_is_not_there_is_said_to_be_so_in_time() {
     holder.abort();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_bundle_holds_the_system_roots_and_the_ca() {
     let world = World::configured(|config, _| {
         config["upstream"]["roots"] = json!("system");
     })
     .await;
-    let Some(native) = world.plane().native() else {
-        return;
-    };
-    let ca = native
+    let gateway = world.plane().gateway();
+    let ca = gateway
         .ca_pem()
         .expect("a CA, because a credential is configured");
-    let out = native.command(&["ca", "export", "--bundle"]);
+    let out = gateway.command(&["ca", "export", "--bundle"]);
     assert_eq!(out.code, Some(0), "{out:?}");
     let count = |text: &str| text.matches("BEGIN CERTIFICATE").count();
     let body =
@@ -243,7 +249,7 @@ async fn the_bundle_holds_the_system_roots_and_the_ca() {
         "{} of {system} system roots",
         count(&out.stdout)
     );
-    let shown = native.ready()["bundle"]
+    let shown = gateway.ready()["bundle"]
         .as_str()
         .expect("a bundle in the ready line")
         .to_owned();
@@ -252,8 +258,7 @@ async fn the_bundle_holds_the_system_roots_and_the_ca() {
     assert!(!file.contains("PRIVATE"));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upgrade_that_nobody_asked_for_opens_no_tunnel() {
+async fn an_upgrade_that_nobody_asked_for_is_the_upstreams_fault() {
     let world = World::with(Setup {
         alpn: outgate_conformance::Alpn::H1,
         ..Setup::default()
@@ -272,6 +277,41 @@ async fn an_upgrade_that_nobody_asked_for_opens_no_tunnel() {
                 "{context}: {outcome:?}"
             );
             world.assert_audited(mark, "upstream_protocol", &context);
+        }
+    }
+}
+
+async fn an_upgrade_that_nobody_asked_for_opens_no_tunnel() {
+    let world = World::with(Setup {
+        alpn: outgate_conformance::Alpn::H1,
+        ..Setup::default()
+    })
+    .await;
+    let (_, token) = world.session();
+    for way in [Way::AbsoluteForm, Way::TunnelH1] {
+        for host in ["a.test", "n.test"] {
+            let before = world.seen();
+            let req = world.get(way, host, "/rogue-101").bearer(&token);
+            let mut channel = world.guest().open(way, &req).await.expect("a connection");
+            let outcome = within(8, "an answer", channel.send(&req)).await;
+            let context = format!("{way:?} {host}: {outcome:?}");
+            assert!(
+                !format!("{outcome:?}").contains("nobody asked"),
+                "{context}"
+            );
+            assert_eq!(world.seen(), before + 1, "{context}");
+            // What is said next is another request or nothing, never the bytes of a tunnel.
+            let next = world.get(way, host, "/").bearer(&token);
+            let next = next.authority(&format!("x.test:{}", world.port(way)));
+            let next = if way == Way::AbsoluteForm {
+                world.get(way, "x.test", "/").bearer(&token)
+            } else {
+                next
+            };
+            let outcome = within(8, "a verdict", channel.send(&next)).await;
+            let refused = outcome.reason().is_some() || !matches!(outcome, Outcome::Answered(_));
+            assert!(refused, "{context}, then {outcome:?}");
+            assert_eq!(world.seen(), before + 1, "{context}, then {outcome:?}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use outgate_config::{Config, MAX_FILE_BYTES};
+use outgate_config::{Config, Listen, MAX_FILE_BYTES};
 use outgate_journey::{
     destination::identify_connect,
     name::HostPattern,
@@ -21,7 +21,7 @@ pub fn config(input: &[u8]) {
             let again = parse().expect("the same text again");
             assert!(config.restart_needed(&again).is_empty());
             assert_eq!(rules(&config), rules(&again));
-            assert!(!config.listen.proxy.is_empty());
+            assert_sound_listeners(&config.listen);
             for rule in config.policy.rules() {
                 assert_sound(&config, rule);
             }
@@ -42,6 +42,13 @@ pub fn config(input: &[u8]) {
             }
         }
     }
+}
+
+/// Counts and operators have a listener only beside one for guests, gateways or a minter's clients.
+fn assert_sound_listeners(listen: &Listen) {
+    let serves = listen.serves_guests() || listen.control.is_some() || listen.minter.is_some();
+    let watched = !listen.metrics.is_empty() || listen.operator.is_some();
+    assert!(serves || !watched, "{listen:?}");
 }
 
 fn assert_sound(config: &Config, rule: &Rule) {

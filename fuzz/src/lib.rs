@@ -7,12 +7,24 @@
 
 mod config;
 mod destination;
+#[cfg(feature = "discovery")]
+mod discovery;
+mod envoy_log;
 mod opening;
 mod question;
 mod request_head;
+#[cfg(feature = "discovery")]
+mod script;
+#[cfg(feature = "discovery")]
+mod secrets;
 
 pub use config::config;
 pub use destination::{absolute_form, connect};
+#[cfg(feature = "discovery")]
+pub use discovery::{delta_stream, world_stream};
+pub use envoy_log::envoy_log;
 pub use opening::client_hello;
 pub use question::question;
 pub use request_head::http1_head;
+#[cfg(feature = "discovery")]
+pub use secrets::{delta_secrets, world_secrets};

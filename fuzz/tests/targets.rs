@@ -29,3 +29,32 @@ fn http1_head() {
 fn config() {
     bolero::check!().for_each(|input: &[u8]| outgate_fuzz::config(input));
 }
+
+#[cfg(feature = "discovery")]
+#[test]
+fn delta_stream() {
+    bolero::check!().for_each(|input: &[u8]| outgate_fuzz::delta_stream(input));
+}
+
+#[cfg(feature = "discovery")]
+#[test]
+fn world_stream() {
+    bolero::check!().for_each(|input: &[u8]| outgate_fuzz::world_stream(input));
+}
+
+#[cfg(feature = "discovery")]
+#[test]
+fn delta_secrets() {
+    bolero::check!().for_each(|input: &[u8]| outgate_fuzz::delta_secrets(input));
+}
+
+#[cfg(feature = "discovery")]
+#[test]
+fn world_secrets() {
+    bolero::check!().for_each(|input: &[u8]| outgate_fuzz::world_secrets(input));
+}
+
+#[test]
+fn envoy_log() {
+    bolero::check!().for_each(|input: &[u8]| outgate_fuzz::envoy_log(input));
+}

@@ -1,4 +1,4 @@
-//! The benchmarks: every `crates/*/benches/*.rs`, under criterion.
+//! The benchmarks: every `crates/*/benches/*.rs` but Envoy's, most under criterion.
 
 use std::{fs, path::PathBuf};
 
@@ -7,9 +7,13 @@ use crate::{
     run::{Steps, Task},
 };
 
+/// It has a command of its own, because it needs more than a compiler.
+const ENVOY: &str = "envoy";
+
 /// Runs every benchmark; `filter` goes to criterion.
 pub(crate) fn run(places: &Places, steps: &mut Steps, filter: Option<&str>) {
     let mut found = benchmarks(places);
+    found.retain(|(_, bench)| bench != ENVOY);
     found.sort();
     if found.is_empty() {
         return steps.fail("benchmarks", "there is no crates/*/benches/*.rs");

@@ -53,17 +53,25 @@ pub(crate) fn startup(places: &Places, steps: &mut Steps) {
 /// The clients' Python in a namespace of its own, in their folder.
 fn python(places: &Places, gateway: &Path) -> Result<Task, String> {
     let folder = places.root.join("clients");
-    let task = Task::new("unshare", 15)
-        .args(namespace()?)
-        .args(["sh", "-ec", INSIDE, "sh"])
+    let task = in_namespace(15)?
         .args([places.client_program("python")])
         .inside(&folder)
         .env("OUTGATE_BIN", gateway)
+        .env("OUTGATE_ENVOY", places.envoy())
         .env("OUTGATE_NODE_PACKAGES", places.node_packages())
         .env("OUTGATE_GO_GUESTS", places.go_guests())
         .env("OUTGATE_RUST_GUEST", places.rust_guest())
         .env("PYTHONDONTWRITEBYTECODE", "1");
     Ok(task)
+}
+
+/// A program to be named, in a network namespace of its own.
+///
+/// # Errors
+/// Why there can be none here.
+pub(crate) fn in_namespace(minutes: u64) -> Result<Task, String> {
+    let task = Task::new("unshare", minutes).args(namespace()?);
+    Ok(task.args(["sh", "-ec", INSIDE, "sh"]))
 }
 
 /// How to get a network namespace: a user namespace makes anybody its root; root can do without one.

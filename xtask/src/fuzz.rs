@@ -12,13 +12,22 @@ use crate::{
 };
 
 /// The tests in `fuzz/tests/targets.rs`.
-const TARGETS: [&str; 6] = [
+const TARGETS: [&str; 7] = [
     "connect",
     "absolute_form",
     "client_hello",
     "question",
     "http1_head",
     "config",
+    "envoy_log",
+];
+
+/// Those of the feature `discovery`, which takes minutes more to build. Every test run has them, without the engine.
+const DISCOVERY: [&str; 4] = [
+    "delta_stream",
+    "world_stream",
+    "delta_secrets",
+    "world_secrets",
 ];
 
 /// Switches bolero over to libFuzzer.
@@ -37,7 +46,8 @@ const COVERAGE: [&str; 7] = [
 
 /// What is worth compiling slowly to run fast: the engine, and what is fuzzed; but not the crate into which the whole
 /// public suffix list is compiled.
-const OPTIMISED: [&str; 7] = [
+const OPTIMISED: [&str; 8] = [
+    "outgate-xds",
     "bolero",
     "bolero-engine",
     "bolero-libfuzzer",
@@ -73,12 +83,16 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Every target for `seconds`.
-    pub(crate) fn all(seconds: u32) -> Self {
+    /// Every target that is soon built, for `seconds`.
+    pub(crate) fn smoke(seconds: u32) -> Self {
         Self {
             seconds,
             targets: TARGETS.to_vec(),
         }
+    }
+
+    fn with_discovery(&self) -> bool {
+        self.targets.iter().any(|it| DISCOVERY.contains(it))
     }
 
     /// Reads `[--seconds N] [TARGET]`.
@@ -99,18 +113,16 @@ impl Request {
             }
             rest => (60, rest),
         };
-        let unknown = || format!("no such fuzz target; there are: {}", TARGETS.join(", "));
+        let mut targets = [&TARGETS[..], &DISCOVERY[..]].concat();
         match rest {
-            [] => Ok(Self::all(seconds)),
+            [] => Ok(Self { seconds, targets }),
             [name] => {
-                let target = TARGETS
-                    .into_iter()
-                    .find(|target| target == name)
-                    .ok_or_else(unknown)?;
-                Ok(Self {
-                    seconds,
-                    targets: vec![target],
-                })
+                let unknown = format!("no such fuzz target; there are: {}", targets.join(", "));
+                targets.retain(|target| target == name);
+                if targets.is_empty() {
+                    return Err(unknown);
+                }
+                Ok(Self { seconds, targets })
             }
             _ => Err("one target at most".to_owned()),
         }
@@ -124,19 +136,22 @@ pub(crate) fn run(places: &Places, steps: &mut Steps, request: &Request) {
         Err(problem) => return steps.fail("fuzz: build", &problem),
     };
     let built = steps.step("fuzz: build", || {
-        test_command(places, &host, 20).args(["--no-run"]).run()
+        test_command(places, &host, 20, request)
+            .args(["--no-run"])
+            .run()
     });
     if built {
         for target in &request.targets {
             let name = format!("fuzz: {target} for {} s", request.seconds);
-            steps.step(&name, || fuzz(places, &host, target, request.seconds));
+            steps.step(&name, || fuzz(places, &host, target, request));
         }
     }
 }
 
 /// Runs one target. New inputs are kept in `.cache/fuzz/`; one that fails is written to the target's `crashes`
 /// folder, from where the ordinary test run replays it.
-fn fuzz(places: &Places, host: &str, target: &str, seconds: u32) -> Result<(), String> {
+fn fuzz(places: &Places, host: &str, target: &str, request: &Request) -> Result<(), String> {
+    let seconds = request.seconds;
     let grown = places.cache.join("fuzz").join(target);
     let checked_in = places.root.join("fuzz/tests/__fuzz__").join(target);
     let (seeds, crashes) = (checked_in.join("corpus"), checked_in.join("crashes"));
@@ -150,7 +165,7 @@ fn fuzz(places: &Places, host: &str, target: &str, seconds: u32) -> Result<(), S
         seeds.display(),
         crashes.display(),
     );
-    let task = test_command(places, host, u64::from(seconds) / 60 + 3)
+    let task = test_command(places, host, u64::from(seconds) / 60 + 3, request)
         .env("BOLERO_LIBFUZZER_ARGS", arguments);
     let outcome = task
         .args(["--", "--exact", target, "--nocapture", "--test-threads=1"])
@@ -160,7 +175,7 @@ fn fuzz(places: &Places, host: &str, target: &str, seconds: u32) -> Result<(), S
     outcome
 }
 
-fn test_command(places: &Places, host: &str, minutes: u64) -> Task {
+fn test_command(places: &Places, host: &str, minutes: u64, request: &Request) -> Task {
     let this = std::env::current_exe().unwrap_or_default();
     let task = Task::cargo(minutes).args([
         "test",
@@ -171,8 +186,10 @@ fn test_command(places: &Places, host: &str, minutes: u64) -> Task {
         "--test",
         "targets",
     ]);
+    let without = (!request.with_discovery()).then_some("--no-default-features");
     // With `--target`, build scripts and procedural macros are left as they are.
-    task.args(["--target", host, "--target-dir"])
+    task.args(without)
+        .args(["--target", host, "--target-dir"])
         .args([places.target.join("fuzz")])
         .args(OPTIMISED.iter().flat_map(|name| {
             [

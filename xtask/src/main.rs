@@ -8,8 +8,12 @@
 )]
 
 mod bench;
+mod bench_envoy;
+mod bench_peers;
 mod check;
 mod clients;
+mod conformance;
+mod deploy;
 mod fuzz;
 mod places;
 mod run;
@@ -24,11 +28,17 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   check                        formatting, lints, dependency rules, schema
-  test                         set-up, then every test: workspace, conformance, real clients, fuzz smoke run
+  test                         set-up, then every test: workspace, conformance, clients, deployment, fuzz smoke run
   setup                        install what the tests and checks need, nothing else
+  conformance [PLANE] [NAME]   the conformance suite on native, envoy or both; scenarios whose name contains NAME
+  planes                       the suite on both planes, then docs/planes.md from what came of it
+  envoy                        install the Envoy that the tests start, and print its path
   clients [ARGUMENT]...        the real-client tests alone; arguments go to pytest
+  deploy [ARGUMENT]...         the deployment tests alone; arguments go to pytest
   fuzz [--seconds N] [TARGET]  coverage-guided fuzzing, 60 seconds a target unless told
-  bench [FILTER]               the benchmarks
+  bench [FILTER]               the benchmarks that need nothing else
+  bench envoy [share|memory]   the benchmark of a real Envoy and its control plane
+  bench peers [FLAG]...        the gateway beside others; the flags are in bench/README.md
   startup                      what `outgate run` adds to a command's start and first request, in a release build
 ";
 
@@ -50,9 +60,23 @@ fn main() -> ExitCode {
         ["check"] => check::run(&places, &mut steps),
         ["test"] => test::run(&places, &mut steps),
         ["setup"] => setup::everything(&places, &mut steps),
+        ["conformance", rest @ ..] => match conformance::Request::parse(rest) {
+            Ok(request) => conformance::alone(&places, &mut steps, request),
+            Err(problem) => return misuse(problem),
+        },
+        ["planes"] => conformance::write_planes(&places, &mut steps),
+        ["envoy"] => return print_envoy(&places),
         ["clients", rest @ ..] => clients::alone(&places, &mut steps, rest),
+        ["deploy", rest @ ..] => deploy::alone(&places, &mut steps, rest),
         ["fuzz", rest @ ..] => match fuzz::Request::parse(rest) {
             Ok(request) => fuzz::run(&places, &mut steps, &request),
+            Err(problem) => return misuse(&problem),
+        },
+        ["bench", "envoy", rest @ ..] if rest.len() <= 1 => {
+            bench_envoy::run(&places, &mut steps, rest.first().copied());
+        }
+        ["bench", "peers", rest @ ..] => match bench_peers::Request::parse(rest) {
+            Ok(request) => bench_peers::run(&places, &mut steps, &request),
             Err(problem) => return misuse(&problem),
         },
         ["bench", rest @ ..] if rest.len() <= 1 => {
@@ -66,6 +90,20 @@ fn main() -> ExitCode {
         _ => return misuse("unknown command"),
     }
     steps.summarize()
+}
+
+/// Only the path goes to standard output, for `$(cargo xtask envoy)`.
+fn print_envoy(places: &Places) -> ExitCode {
+    match setup::envoy(places) {
+        Ok(()) => {
+            println!("{}", places.envoy().display());
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            eprintln!("xtask: {problem}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn misuse(problem: &str) -> ExitCode {

@@ -44,6 +44,21 @@ impl Places {
         self.cache.join("node")
     }
 
+    /// A program of the deployment tests' Python environment.
+    pub(crate) fn deploy_program(&self, name: &str) -> PathBuf {
+        self.cache.join("deploy/bin").join(name)
+    }
+
+    /// The folder with Helm and kubectl.
+    pub(crate) fn deploy_tools(&self) -> PathBuf {
+        self.cache.join("deploy-tools")
+    }
+
+    /// The folder whose `node_modules` the deployment tests use.
+    pub(crate) fn deploy_node_packages(&self) -> PathBuf {
+        self.cache.join("deploy-node")
+    }
+
     /// The folder of the Go guests, built by [`crate::setup`].
     pub(crate) fn go_guests(&self) -> PathBuf {
         self.cache.join("go")
@@ -51,11 +66,26 @@ impl Places {
 
     /// The Rust guest, built with the workspace.
     pub(crate) fn rust_guest(&self) -> PathBuf {
-        self.target.join("debug/outgate-client-guest")
+        self.built("outgate-client-guest")
+    }
+
+    /// The Envoy that the tests start, installed by [`crate::setup`].
+    pub(crate) fn envoy(&self) -> PathBuf {
+        self.cache.join("envoy/envoy/_bin/envoy")
+    }
+
+    /// Where the conformance suite leaves what came of each scenario: a folder a plane.
+    pub(crate) fn outcomes(&self) -> PathBuf {
+        self.target.join("conformance")
+    }
+
+    /// A program of the workspace, as it is built for the tests.
+    pub(crate) fn built(&self, name: &str) -> PathBuf {
+        self.target.join("debug").join(name)
     }
 
     /// The gateway that the black-box tests start.
     pub(crate) fn gateway(&self) -> PathBuf {
-        self.target.join("debug/outgate")
+        self.built("outgate")
     }
 }

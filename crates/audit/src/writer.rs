@@ -26,6 +26,11 @@ use crate::{
 
 /// One group commit is at most about this long; what waits beyond it waits as records.
 const BATCH_BYTES: usize = 1024 * 1024;
+/// For how long others are waited for that go with the first, while they come in crowds: a flush costs more than a
+/// hundred records.
+const GATHER: Duration = Duration::from_millis(5);
+/// So many in one group commit are a crowd.
+const CROWD: u64 = 8;
 /// How far the head file may lag.
 const HEAD_EVERY: Duration = Duration::from_millis(250);
 /// How often an idle writer looks at the clock.
@@ -58,6 +63,8 @@ pub(crate) struct Writer<S> {
     /// Whole lines that are not on disk yet.
     batch: Vec<u8>,
     batched: u64,
+    /// Whether the last group commit was one of a crowd.
+    crowded: bool,
     /// Signed heads whose record is in the batch or on disk, and which are not in their place yet.
     day_heads: Vec<(Day, String)>,
     /// The chain's end is on disk and not yet in the head file.
@@ -102,6 +109,7 @@ impl<S: Store> Writer<S> {
             progress,
             batch: Vec::with_capacity(BATCH_BYTES / 4),
             batched: 0,
+            crowded: false,
             head_due: false,
             head_written: Instant::now(),
             file_began_ms: opened.file_began_ms,
@@ -146,6 +154,10 @@ impl<S: Store> Writer<S> {
             Err(RecvTimeoutError::Timeout) => return true,
             Err(RecvTimeoutError::Disconnected) => return false,
         }
+        if self.crowded {
+            // Asleep, and not woken by each of them.
+            std::thread::sleep(GATHER);
+        }
         while self.batch.len() < BATCH_BYTES {
             match self.records.try_recv() {
                 Ok(event) => self.add(&event),
@@ -183,6 +195,7 @@ impl<S: Store> Writer<S> {
             self.head_due = true;
         }
         if self.batched > 0 {
+            self.crowded = self.batched >= CROWD;
             self.progress.wrote(std::mem::take(&mut self.batched));
         }
         let head_due = self.head_due && self.head_written.elapsed() >= HEAD_EVERY;

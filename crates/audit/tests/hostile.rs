@@ -33,7 +33,7 @@ prop_compose! {
     fn decision()(
         texts in prop::array::uniform8(hostile()),
         some in prop::array::uniform8(any::<bool>()),
-        entry in prop::sample::select(vec![Entry::Connect, Entry::AbsoluteForm, Entry::Bumped, Entry::TunnelledPlain, Entry::Transparent, Entry::TransparentPlain, Entry::Dns, Entry::Namespace, Entry::Listener]),
+        entry in prop::sample::select(vec![Entry::Connect, Entry::AbsoluteForm, Entry::Bumped, Entry::TunnelledPlain, Entry::Transparent, Entry::TransparentPlain, Entry::Dns, Entry::Namespace, Entry::Inbound, Entry::InboundPlain, Entry::Listener]),
         verdict in prop_oneof![Just(Verdict::Allowed), prop::sample::select(DenyCode::ALL).prop_map(Verdict::Denied)],
         ending in prop_oneof![Just(Ending::Completed), Just(Ending::Aborted), prop::sample::select(DenyCode::ALL).prop_map(Ending::Cut)],
         numbers in prop::array::uniform4(any::<u64>()),

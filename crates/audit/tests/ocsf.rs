@@ -208,6 +208,8 @@ fn whatever_is_unknown_every_required_attribute_is_there() {
         Entry::TransparentPlain,
         Entry::Dns,
         Entry::Namespace,
+        Entry::Inbound,
+        Entry::InboundPlain,
     ] {
         let bare = DecisionRecord::begin(String::new(), 0, entry, "192.0.2.1:1".parse().unwrap());
         let event = event(&bare);

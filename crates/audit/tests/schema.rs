@@ -103,7 +103,7 @@ fn check(schema: &Value, event: AuditEvent) -> Value {
     event
 }
 
-const ENTRIES: [Entry; 9] = [
+const ENTRIES: [Entry; 11] = [
     Entry::Connect,
     Entry::AbsoluteForm,
     Entry::Bumped,
@@ -112,6 +112,8 @@ const ENTRIES: [Entry; 9] = [
     Entry::TransparentPlain,
     Entry::Dns,
     Entry::Namespace,
+    Entry::Inbound,
+    Entry::InboundPlain,
     Entry::Listener,
 ];
 
@@ -148,6 +150,10 @@ fn every_decision_is_an_event_of_the_schema() {
                             record.http_version = Some("HTTP/2");
                             record.token_id = Some("t".into());
                             record.posture = Some("bump");
+                            record.caller = Some(outgate_journey::record::Caller {
+                                issuer: "https://idp.test".into(),
+                                subject: "ann".into(),
+                            });
                         }
                         (record.entry, record.verdict, record.ending) = (entry, *verdict, ending);
                         record.method = method.map(str::to_owned);

@@ -89,6 +89,7 @@ impl<'a> Case<'a> {
             | DenyCode::ServerNameMissing
             | DenyCode::ServerNameMismatch
             | DenyCode::TlsHandshakeFailed
+            | DenyCode::CaExpired
             | DenyCode::PathAmbiguous
             | DenyCode::RequestDenied
             | DenyCode::TokenInUrl
@@ -105,6 +106,11 @@ impl<'a> Case<'a> {
             | DenyCode::UpstreamTimeout
             | DenyCode::UpstreamProtocol
             | DenyCode::ResponseUnscrubbable
+            | DenyCode::BearerMissing
+            | DenyCode::BearerRepeated
+            | DenyCode::BearerInvalid
+            | DenyCode::BearerExpired
+            | DenyCode::IssuerUnavailable
             | DenyCode::PolicyChanged
             | DenyCode::TooManyConnections
             | DenyCode::ShuttingDown

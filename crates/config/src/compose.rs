@@ -352,6 +352,6 @@ impl<'a> Run<'a> {
 pub(crate) fn variable_of(source: &CredentialSource) -> Vec<String> {
     match source {
         CredentialSource::Env(variable) => vec![variable.clone()],
-        CredentialSource::File(_) => Vec::new(),
+        CredentialSource::File(_) | CredentialSource::Sds(_) => Vec::new(),
     }
 }

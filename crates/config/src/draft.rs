@@ -20,7 +20,7 @@ use outgate_journey::{
 
 use crate::{
     Config,
-    preamble::{head, path_text, ranges},
+    preamble::{head, path_text, ranges, sds_text},
     shape::{Requests, Shape},
     write::{list, scalar},
 };
@@ -74,6 +74,8 @@ impl Draft {
             Entry::AbsoluteForm | Entry::TunnelledPlain | Entry::TransparentPlain => Some(true),
             // A question alone sends nothing out, and bytes that are no request are not let out.
             Entry::Dns | Entry::Namespace | Entry::Listener => return,
+            // What others ask of the service goes to no destination of the policy.
+            Entry::Inbound | Entry::InboundPlain => return,
         };
         let traffic = self.seen.entry((host, port)).or_default();
         traffic.tunnels |= in_clear.is_none();
@@ -298,6 +300,7 @@ fn write_credentials(
         let source = match config.credentials.get(name) {
             Some(CredentialSource::Env(variable)) => format!("env: {}", scalar(variable)),
             Some(CredentialSource::File(path)) => format!("file: {}", path_text(path)),
+            Some(CredentialSource::Sds(sds)) => format!("sds: {}", sds_text(sds)),
             None => continue,
         };
         let _ = writeln!(

@@ -3,9 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use outgate_journey::policy::CredentialSource;
+use outgate_journey::policy::{CredentialSource, PlaneAddress};
 
-use crate::{Config, ExportTarget, Problems, WebhookKey, check, read_file};
+use crate::{
+    Config, DoorPlace, EnvoyAdmin, ExportTarget, PlaneDoor, Problems, WebhookKey, check, read_file,
+};
 
 /// Documents of a control plane above this size, in bytes, are refused. What a file of the largest size says takes
 /// less.
@@ -55,7 +57,8 @@ impl Config {
         Ok(shared.into_config(own, deny_set))
     }
 
-    /// Every file that the configuration names and that holds a secret: what a guest on this machine must not read.
+    /// Every file that the configuration names and that holds a secret, and every socket that gives one away: what a guest
+    /// on this machine must not reach.
     #[must_use]
     pub fn secret_files(&self) -> Vec<PathBuf> {
         let asked = self.sessions.issuers.iter();
@@ -73,8 +76,10 @@ impl Config {
         let mut files = self.withheld.clone();
         files.extend(sources.filter_map(|source| match source {
             CredentialSource::File(path) => Some(path.clone()),
+            CredentialSource::Sds(sds) => Some(secret_of_way(&sds.address)),
             CredentialSource::Env(_) => None,
         }));
+        files.extend(self.secrets_of_planes());
         files.extend(exports.filter_map(|target| match target {
             ExportTarget::Webhook { secret_file, .. } => Some(secret_file.clone()),
             ExportTarget::Otlp { .. } => None,
@@ -93,10 +98,45 @@ impl Config {
             self.listen.operator.as_ref().map(|it| &it.tls.key),
             self.listen.control.as_ref().map(|it| &it.tls.key),
             self.control.as_ref().map(|it| &it.tls.key),
+            self.ca.as_ref().map(|it| &it.key),
         ];
+        let inbound = self.inbound.iter().filter_map(|it| it.tls.as_ref());
+        files.extend(inbound.map(|tls| tls.key.clone()));
         files.extend(keys.into_iter().flatten().cloned());
         files.sort();
         files.dedup();
         files
+    }
+
+    /// Of the doors for data planes, the ways to other processes, and Envoy.
+    fn secrets_of_planes(&self) -> impl Iterator<Item = PathBuf> {
+        let doors = [&self.listen.xds, &self.listen.minter];
+        let doors = doors.into_iter().flatten().map(secret_of_door);
+        let envoy = self.envoy.as_ref();
+        let minter = self.minter.as_ref().map(|minter| &minter.address);
+        let ways = minter
+            .into_iter()
+            .chain(envoy.and_then(|envoy| envoy.control.as_ref()))
+            .map(secret_of_way);
+        let admin = envoy.and_then(|envoy| match &envoy.admin {
+            Some(EnvoyAdmin::Socket(path)) => Some(path.clone()),
+            _ => None,
+        });
+        doors.chain(ways).chain(admin)
+    }
+}
+
+fn secret_of_door(door: &PlaneDoor) -> PathBuf {
+    match &door.place {
+        DoorPlace::Socket(path) => path.clone(),
+        DoorPlace::Tcp { tls, .. } => tls.key.clone(),
+    }
+}
+
+/// The socket alone lets its user in; over a network the key does.
+fn secret_of_way(address: &PlaneAddress) -> PathBuf {
+    match address {
+        PlaneAddress::Socket(path) => path.clone(),
+        PlaneAddress::Tcp { identity, .. } => identity.key.clone(),
     }
 }

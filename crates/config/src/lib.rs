@@ -18,9 +18,11 @@ mod draft;
 mod file;
 mod flag;
 mod follow;
+mod inbound;
 mod listen;
 mod node;
 mod operator;
+mod plane;
 mod preamble;
 mod problem;
 mod read;
@@ -56,14 +58,19 @@ pub use advice::{Advice, Edit, advise};
 pub use compose::{AdditionProblem, AdditionProblems, Additions, Composed, CredentialUse};
 pub use draft::Draft;
 pub use follow::MAX_DOCUMENT_BYTES;
-pub use listen::{ControlListen, ControlPlane, Listen, OperatorListen, TlsFiles};
+pub use inbound::{CallerIssuer, Exemption, Inbound, InboundTarget};
+pub use listen::{ControlListen, ControlPlane, Listen, OperatorListen};
 pub use operator::{
     ClaimScopes, OperatorConfig, OperatorOidc, OperatorToken, Quotas, RevocationWebhook, Scope,
     WebhookKey,
 };
+pub use outgate_journey::policy::{PlaneAddress, SdsSource, TlsFiles};
+pub use plane::{DoorPlace, EnvoyAdmin, EnvoyConfig, MinterSource, PlaneDoor};
 pub use problem::{Problem, Problems};
 pub use service::{FoundService, Service, ServiceDestination, Services, known_services};
-pub use session::{Algorithm, Introspection, IssuerKeys, Sessions, TrustedIssuer};
+pub use session::{
+    Algorithm, Introspection, IssuerKeys, IssuerPolicy, SessionView, Sessions, TrustedIssuer,
+};
 pub use trail::{AuditConfig, Export, ExportTarget, Rotation};
 pub use url::WebUrl;
 
@@ -73,12 +80,14 @@ pub const MAX_FILE_BYTES: usize = 4 << 20;
 /// A valid configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where guests connect, and where operators and other gateways do.
+    /// Where guests connect, and where operators, other gateways and data planes do.
     pub listen: Listen,
     /// Where the gateway keeps its state; `None`: the platform's place.
     pub state_dir: Option<PathBuf>,
     /// Where each upstream credential comes from. Paths are resolved against the file's folder.
     pub credentials: BTreeMap<CredentialName, CredentialSource>,
+    /// The data planes that may have a credential, by a name in their certificates, where not all may; no list is empty.
+    pub credential_planes: BTreeMap<CredentialName, Vec<String>>,
     /// What is let out; nothing, if that comes from a control plane which was not heard yet. Its deny-set knows no listeners yet: see [`Policy::for_listeners`].
     pub policy: Policy,
     /// What sessions can be confined to, which the policy knows too.
@@ -99,6 +108,14 @@ pub struct Config {
     pub operator: OperatorConfig,
     /// The control plane that this gateway follows.
     pub control: Option<ControlPlane>,
+    /// The CA that the deployment supplies, which signs the leaves; `None`: one of the gateway's own.
+    pub ca: Option<TlsFiles>,
+    /// Another process that stamps the leaves; `None`: this gateway does.
+    pub minter: Option<MinterSource>,
+    /// Listeners in front of a service, for callers whose tokens verify.
+    pub inbound: Vec<Inbound>,
+    /// What Envoy's configuration says.
+    pub envoy: Option<EnvoyConfig>,
     /// The posture of destinations that name none; `None` is `auto`. The rules of the policy have theirs already.
     pub posture: Option<Posture>,
     /// Services whose keys `outgate run` finds in the environment.
@@ -213,6 +230,7 @@ impl Config {
             listen: Listen::nowhere(),
             state_dir: None,
             credentials: BTreeMap::new(),
+            credential_planes: BTreeMap::new(),
             policy: Policy::default(),
             policies: BTreeMap::new(),
             sessions: Sessions::default(),
@@ -223,6 +241,10 @@ impl Config {
             audit: AuditConfig::default(),
             operator: OperatorConfig::default(),
             control: None,
+            ca: None,
+            minter: None,
+            inbound: Vec::new(),
+            envoy: None,
             posture: None,
             services: Services {
                 known: true,
@@ -256,6 +278,11 @@ impl Config {
         [
             ("listen.proxy", self.listen.proxy != next.listen.proxy),
             (
+                "listen.transparent",
+                self.listen.transparent != next.listen.transparent,
+            ),
+            ("listen.metrics", self.listen.metrics != next.listen.metrics),
+            (
                 "listen.max_connections",
                 self.listen.max_connections != next.listen.max_connections,
             ),
@@ -271,7 +298,23 @@ impl Config {
                 };
                 door(self) != door(next)
             }),
+            (
+                "listen.xds",
+                place(&self.listen.xds) != place(&next.listen.xds),
+            ),
+            (
+                "listen.minter",
+                place(&self.listen.minter) != place(&next.listen.minter),
+            ),
             ("control", self.control != next.control),
+            ("ca", self.ca != next.ca),
+            ("minter", self.minter != next.minter),
+            ("inbound", {
+                let places = |config: &Self| -> Vec<_> {
+                    config.inbound.iter().map(Inbound::place).collect()
+                };
+                places(self) != places(next)
+            }),
             ("state_dir", self.state_dir != next.state_dir),
             ("audit.dir", self.audit_dir != next.audit_dir),
         ]
@@ -279,6 +322,11 @@ impl Config {
         .filter_map(|(key, differs)| differs.then_some(key))
         .collect()
     }
+}
+
+/// What of a door is opened once. Who is let in is no matter of the door's.
+fn place(door: &Option<PlaneDoor>) -> Option<&DoorPlace> {
+    door.as_ref().map(|door| &door.place)
 }
 
 /// The name of a file, for problems, and its text.

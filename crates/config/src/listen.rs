@@ -2,20 +2,31 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::WebUrl;
+use outgate_journey::policy::TlsFiles;
+
+use crate::{PlaneDoor, WebUrl};
 
 /// Where others connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
-    /// Sockets of the explicit proxy; none if the file does not say, which is enough for `outgate run`. Port 0 lets the
-    /// kernel choose.
+    /// Sockets of the explicit proxy; none if the file does not say, which is enough for `outgate run` and where only
+    /// data planes, other gateways or a minter's clients are served. Port 0 lets the kernel choose.
     pub proxy: Vec<SocketAddr>,
+    /// Sockets for captured connections, which the kernel knows the original destination of. Port 0 lets the kernel choose.
+    pub transparent: Vec<SocketAddr>,
+    /// Where counts can be read, in clear and by whoever can connect; none if the file does not say. Port 0 lets the kernel
+    /// choose.
+    pub metrics: Vec<SocketAddr>,
     /// Connections of guests open at once, over all listeners; at least 1.
     pub max_connections: usize,
     /// Where operators connect, besides the socket in the state directory.
     pub operator: Option<OperatorListen>,
     /// Where gateways connect that follow this one.
     pub control: Option<ControlListen>,
+    /// Where data planes connect: Envoys, and other clients of the Secret Discovery Service.
+    pub xds: Option<PlaneDoor>,
+    /// Where those connect that want leaves; opened by `outgate minter` alone.
+    pub minter: Option<PlaneDoor>,
 }
 
 impl Listen {
@@ -25,20 +36,21 @@ impl Listen {
     pub(crate) const fn nowhere() -> Self {
         Self {
             proxy: Vec::new(),
+            transparent: Vec::new(),
+            metrics: Vec::new(),
             max_connections: Self::MAX_CONNECTIONS,
             operator: None,
             control: None,
+            xds: None,
+            minter: None,
         }
     }
-}
 
-/// A certificate with its chain and its private key, both PEM files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The certificate and its chain.
-    pub certificate: PathBuf,
-    /// The private key.
-    pub key: PathBuf,
+    /// Whether guests are served by what listens here: to the proxy, captured, or through data planes.
+    #[must_use]
+    pub fn serves_guests(&self) -> bool {
+        !self.proxy.is_empty() || !self.transparent.is_empty() || self.xds.is_some()
+    }
 }
 
 /// Where operators connect, over HTTPS.

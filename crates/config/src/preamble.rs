@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 use ipnet::IpNet;
 
 use crate::{
-    Config, Roots, TlsFloor,
+    Config, PlaneAddress, Roots, SdsSource, TlsFloor,
+    scalar::duration_text,
     write::{list, scalar},
 };
 
@@ -80,6 +81,36 @@ fn upstream_text(config: &Config) -> String {
 pub(crate) fn path_text(path: &Path) -> String {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     scalar(&absolute.to_string_lossy()).into_owned()
+}
+
+/// `{ socket: /run/vault/sds.sock, name: forge }`.
+pub(crate) fn sds_text(sds: &SdsSource) -> String {
+    let mut keys = match &sds.address {
+        PlaneAddress::Socket(path) => vec![("socket", path_text(path))],
+        PlaneAddress::Tcp {
+            ca,
+            identity,
+            server_name,
+            ..
+        } => {
+            let mut keys = vec![
+                ("address", scalar(&sds.address.to_string()).into_owned()),
+                ("ca", path_text(ca)),
+                ("certificate", path_text(&identity.certificate)),
+                ("key", path_text(&identity.key)),
+            ];
+            let name = server_name.as_deref();
+            keys.extend(name.map(|name| ("server_name", scalar(name).into_owned())));
+            keys
+        }
+    };
+    keys.push(("name", scalar(&sds.name).into_owned()));
+    keys.extend(sds.max_age.map(|age| ("max_age", duration_text(age))));
+    let keys: Vec<String> = keys
+        .into_iter()
+        .map(|(key, value)| format!("{key}: {value}"))
+        .collect();
+    format!("{{ {} }}", keys.join(", "))
 }
 
 pub(crate) fn ranges(nets: &[IpNet]) -> String {

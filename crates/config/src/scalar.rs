@@ -30,6 +30,7 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
 pub(crate) fn duration_text(duration: Duration) -> String {
     let (seconds, milliseconds) = (duration.as_secs(), duration.as_millis());
     match seconds {
+        _ if duration.subsec_millis() > 0 => format!("{milliseconds}ms"),
         0 => format!("{milliseconds}ms"),
         seconds if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
         seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),

@@ -1,6 +1,6 @@
 //! What a session token is, whose tokens are taken, and how long a session lives.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use outgate_journey::{policy::CredentialSource, session::PolicyName, tripwire::Tripwire};
 
@@ -17,6 +17,8 @@ pub struct Sessions {
     pub lifetime: Option<Duration>,
     /// What is an anomaly, which the policy knows too.
     pub tripwire: Option<Tripwire>,
+    /// What is kept of the latest requests of each session.
+    pub view: SessionView,
     /// Others whose tokens are taken for session tokens; no issuer occurs twice.
     pub issuers: Vec<TrustedIssuer>,
 }
@@ -28,7 +30,29 @@ impl Default for Sessions {
             idle: Duration::from_secs(15 * 60),
             lifetime: None,
             tripwire: None,
+            view: SessionView::default(),
             issuers: Vec::new(),
+        }
+    }
+}
+
+/// What is kept, in memory, of the latest requests of each session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionView {
+    /// How many of each, 0 to 1000.
+    pub requests: u32,
+    /// Bytes of each decrypted body, 0 to 16 KiB; 0: no body is kept.
+    pub bodies: u32,
+    /// Bytes of all sessions together, 1 MiB to 1 GiB.
+    pub memory: u32,
+}
+
+impl Default for SessionView {
+    fn default() -> Self {
+        Self {
+            requests: 50,
+            bodies: 0,
+            memory: 32 << 20,
         }
     }
 }
@@ -51,9 +75,25 @@ pub struct TrustedIssuer {
     /// A PEM file with the roots of its servers; `None`: the system's.
     pub ca: Option<PathBuf>,
     /// What its sessions are confined to.
-    pub policy: Option<PolicyName>,
+    pub policy: IssuerPolicy,
     /// Where tokens are asked about that are no JWT.
     pub introspection: Option<Introspection>,
+}
+
+/// What an issuer's sessions are confined to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IssuerPolicy {
+    /// Nothing less than the file lets out.
+    Unconfined,
+    /// The same policy for all of them.
+    One(PolicyName),
+    /// A policy for each key; a token whose key is not there is refused.
+    ByClaim {
+        /// The ways to the claims that make the key, with `/` between their values; at least one.
+        claims: Vec<String>,
+        /// What each key is confined to; at least one.
+        map: BTreeMap<String, PolicyName>,
+    },
 }
 
 /// Where an issuer's keys are.

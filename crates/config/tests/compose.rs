@@ -579,6 +579,11 @@ fn a_run_uses_nothing_of_operators_and_hides_their_files_all_the_same() {
         (&config.listen.operator, &config.listen.control),
         (&None, &None)
     );
+    assert_eq!((&config.listen.xds, &config.listen.minter), (&None, &None));
+    assert!(config.listen.transparent.is_empty() && config.listen.metrics.is_empty());
+    assert_eq!((&config.minter, &config.envoy), (&None, &None));
+    assert_eq!(config.ca, None);
+    assert!(config.credential_planes.is_empty());
     assert_eq!(config.operator, Default::default());
     assert!(config.audit.export.is_empty() && config.sessions.issuers.is_empty());
     assert_eq!(config.sessions.lifetime, None);
@@ -586,8 +591,8 @@ fn a_run_uses_nothing_of_operators_and_hides_their_files_all_the_same() {
     // What bounds a session bounds the run's too.
     assert!(tripwire.is_some() && config.policy.tripwire().copied() == tripwire);
     assert_eq!(config.policy.named().count(), named);
-    let told = "not used by a run, only by `outgate serve`: `listen.operator`, `listen.control`, `operator`, \
-        `sessions.lifetime`, `sessions.issuers`, `audit.export`";
+    let told = "not used by a run: `listen.transparent`, `listen.metrics`, `listen.operator`, `listen.control`, `listen.xds`, `listen.minter`, `ca`, `minter`, `inbound`, `envoy`, \
+        `credentials.NAME.planes`, `operator`, `sessions.lifetime`, `sessions.view`, `sessions.issuers`, `audit.export`";
     assert!(notes.iter().any(|note| note == told), "{notes:?}");
     let plain = Run {
         file: Some("destinations: [{ host: a.example.org }]"),

@@ -228,6 +228,25 @@ fn a_credential_is_written_with_its_source_and_form() {
 }
 
 #[test]
+fn a_credential_of_another_process_is_written_as_it_was() {
+    for source in [
+        "{ socket: s.sock, name: a/b }",
+        "{ address: vault.example.org:1, ca: a, certificate: c, key: k, name: n, max_age: 1500ms }",
+        "{ address: \"[::1]:1\", ca: a, certificate: c, key: k, server_name: 10.0.0.1, name: \"007\", max_age: 24h }",
+    ] {
+        let config = parse(&format!(
+            "version: 1\ncredentials: {{ k: {{ from: {{ sds: {source} }} }} }}\n\
+            destinations: [{{ host: x.test, inject: {{ credential: k, query: q }} }}]\n"
+        ));
+        let text = draft(
+            &[seen(Entry::Bumped, "x.test", Some(("GET", "/")))],
+            &config,
+        );
+        assert_eq!(parse(&text).credentials, config.credentials, "{text}");
+    }
+}
+
+#[test]
 fn what_the_run_needed_to_reach_its_servers_is_kept() {
     let file = "version: 1
 listen: { proxy: [127.0.0.1:8080, '[::1]:8080'] }

@@ -114,6 +114,13 @@ fn what_is_a_machines_own_stays_its_own() {
         "maps.key",
         "ci.token",
         "9443",
+        "18000",
+        "xds",
+        "envoy",
+        "minter",
+        "sds.sock",
+        "store",
+        "/etc/outgate",
         "5353",
         "state_dir",
     ] {

@@ -14,7 +14,8 @@ use std::{
 };
 
 use outgate_config::{
-    Algorithm, Config, ExportTarget, IssuerKeys, Problems, Quotas, Scope, TlsFiles, WebhookKey,
+    Algorithm, Config, ExportTarget, IssuerKeys, IssuerPolicy, Problems, Quotas, Scope,
+    SessionView, TlsFiles, WebhookKey,
 };
 use outgate_journey::{
     policy::{CredentialSource, NamedPolicy, SessionLimits},
@@ -128,12 +129,19 @@ fn every_operator_arrives_with_what_it_may_do() {
 
 #[test]
 fn every_issuer_tripwire_and_policy_arrives() {
+    let policy = |name: &str| PolicyName::parse(name).unwrap();
     let config = parse(EVERY_KEY).unwrap();
     let s = &config.sessions;
     assert_eq!(
         (s.idle.as_secs(), s.lifetime),
         (600, Some(Duration::from_secs(8 * 3600)))
     );
+    let view = SessionView {
+        requests: 20,
+        bodies: 4096,
+        memory: 8 << 20,
+    };
+    assert_eq!(s.view, view);
     let tripwire = Tripwire {
         window: Duration::from_secs(1800),
         bytes_out: Some(500 << 20),
@@ -153,7 +161,7 @@ fn every_issuer_tripwire_and_policy_arrives() {
     assert_eq!(cluster.session_claim, "kubernetes.io.pod.uid");
     assert_eq!(
         (cluster.max_age.as_secs(), cluster.policy.clone()),
-        (7200, PolicyName::parse("read-only"))
+        (7200, IssuerPolicy::One(policy("read-only")))
     );
     assert_eq!(idp.audiences, ["outgate", "outgate-test"]);
     assert_eq!(idp.algorithms, [Algorithm::Es256, Algorithm::EdDsa]);
@@ -173,6 +181,15 @@ fn every_issuer_tripwire_and_policy_arrives() {
     assert_eq!(
         (ci.max_age.as_secs(), &ci.algorithms[..]),
         (86_400, &[Algorithm::Rs256][..])
+    );
+    assert_eq!(idp.policy, IssuerPolicy::Unconfined);
+    let map = [("team-a/site", "one"), ("team-b/docs", "read-only")];
+    assert_eq!(
+        ci.policy,
+        IssuerPolicy::ByClaim {
+            claims: vec!["group.name".to_owned(), "project".to_owned()],
+            map: map.map(|(key, name)| (key.to_owned(), policy(name))).into(),
+        }
     );
 
     let read_only = &config.policies[&PolicyName::parse("read-only").unwrap()];
@@ -250,6 +267,64 @@ fn without_these_keys_the_documented_defaults_hold() {
     );
     let asked = issuer.introspection.as_ref().unwrap();
     assert_eq!((asked.cache.as_secs(), &asked.ca), (30, &Some(at("x.pem"))));
+}
+
+#[test]
+fn who_may_read_counts_reaches_no_other_listener() {
+    let told = |proxy: &str, metrics: &str, operator: &str| {
+        let text = format!(
+            "version: 1\nlisten:\n  proxy: {proxy}\n  metrics: {metrics}\n  operator: {{ address: \"{operator}\", certificate: c, key: k }}\ndestinations: [{{ host: a.example.org }}]\n{OPERATOR}"
+        );
+        let problems = parse(&text).err();
+        let problems = problems.iter().flat_map(|problems| problems.iter());
+        let mut lines = problems.map(|p| format!("{} {}", p.code, p.key));
+        lines.next().unwrap_or_default()
+    };
+    for (proxy, metrics, operator, expected) in [
+        ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", ""),
+        (
+            "127.0.0.1:1",
+            "[\"0.0.0.0:2\", \"[::]:2\"]",
+            "127.0.0.1:3",
+            "",
+        ),
+        (
+            "127.0.0.1:1",
+            "0.0.0.0:1",
+            "127.0.0.1:3",
+            "same_address listen.metrics",
+        ),
+        (
+            "127.0.0.1:1",
+            "[\"127.0.0.1:2\", \"127.0.0.1:1\"]",
+            "127.0.0.1:3",
+            "same_address listen.metrics[1]",
+        ),
+        (
+            "127.0.0.1:1",
+            "127.0.0.1:2",
+            "127.0.0.1:2",
+            "same_address listen.operator.address",
+        ),
+        (
+            "127.0.0.1:1",
+            "localhost:2",
+            "127.0.0.1:3",
+            "invalid_socket listen.metrics",
+        ),
+        (
+            "127.0.0.1:1",
+            "[]",
+            "127.0.0.1:3",
+            "empty_list listen.metrics",
+        ),
+    ] {
+        assert_eq!(
+            told(proxy, metrics, operator),
+            expected,
+            "{proxy} {metrics} {operator}"
+        );
+    }
 }
 
 #[test]
@@ -466,6 +541,9 @@ fn a_session_has_an_end_and_a_tripwire_something_to_watch() {
         "tripwire: { requests: 1 }",
         "tripwire: { bytes_out: 1 }",
         "tripwire: { distinct_destinations: 1, window: 24h }",
+        "view: {}",
+        "view: { requests: 0 }",
+        "view: { requests: 1000, bodies: 16KiB, memory: 1GiB }",
     ] {
         assert_eq!(with(rest), [""; 0], "{rest}");
     }
@@ -489,6 +567,30 @@ fn a_session_has_an_end_and_a_tripwire_something_to_watch() {
         (
             "tripwire: { requests: 1, window: 25h }",
             "out_of_range 5:46 sessions.tripwire.window",
+        ),
+        (
+            "view: { requests: 1001 }",
+            "out_of_range 5:31 sessions.view.requests",
+        ),
+        (
+            "view: { bodies: 17KiB }",
+            "out_of_range 5:29 sessions.view.bodies",
+        ),
+        (
+            "view: { bodies: 0 }",
+            "invalid_size 5:29 sessions.view.bodies",
+        ),
+        (
+            "view: { bodies: true }",
+            "invalid_size 5:29 sessions.view.bodies",
+        ),
+        (
+            "view: { requests: 0, bodies: 1KiB }",
+            "no_such_use 5:42 sessions.view.bodies",
+        ),
+        (
+            "view: { memory: 8GiB }",
+            "out_of_range 5:29 sessions.view.memory",
         ),
         (
             "tripwire: { request: 1 }",
@@ -605,6 +707,71 @@ fn only_issuers_that_can_be_checked_are_trusted() {
     }
     let twice = with(&format!("{sound} }}, {{ {sound}"));
     assert_eq!(twice, ["duplicate_issuer 5:83 sessions.issuers[1].issuer"]);
+}
+
+#[test]
+fn an_issuers_sessions_have_one_policy_or_one_each_that_is_there() {
+    let with = |rest: &str| {
+        told(&format!(
+            "{OPERATOR}policies: {{ p: {{ destinations: a.example.org }} }}\nsessions: {{ issuers: [{{ issuer: x, audience: a, jwks_file: k, {rest} }}] }}"
+        ))
+    };
+    for rest in [
+        "policy: p",
+        "policies: { claim: sub, map: { \"repo:a/b:ref\": p, \"/\": p } }",
+        "policies: { claim: [kubernetes.io.namespace, kubernetes.io.serviceaccount.name], map: { a/b: p } }",
+    ] {
+        assert_eq!(with(rest), [""; 0], "{rest}");
+    }
+    let map = "sessions.issuers[0].policies.map";
+    for (rest, expected) in [
+        (
+            "policies: { claim: sub, map: { a: q } }",
+            format!("unknown_policy 6:97 {map}.a"),
+        ),
+        (
+            "policies: { claim: sub, map: {} }",
+            format!("empty_list 6:92 {map}"),
+        ),
+        (
+            "policies: { claim: sub, map: { a b: p } }",
+            format!("invalid_claim_value 6:94 {map}[\"a b\"]"),
+        ),
+        (
+            "policies: { claim: [], map: { a: p } }",
+            "empty_list 6:82 sessions.issuers[0].policies.claim".to_owned(),
+        ),
+        (
+            "policies: { claim: [s, s], map: { a/b: p } }",
+            "duplicate_value 6:86 sessions.issuers[0].policies.claim[1]".to_owned(),
+        ),
+        (
+            "policies: { claim: [s, t.], map: { a/b: p } }",
+            "invalid_claim 6:86 sessions.issuers[0].policies.claim[1]".to_owned(),
+        ),
+        (
+            "policies: { claim: [s, t], map: { a: p } }",
+            format!("invalid_claim_value 6:97 {map}.a"),
+        ),
+        (
+            "policies: { claim: [s, t], map: { a/b/c: p } }",
+            format!("invalid_claim_value 6:97 {map}[\"a/b/c\"]"),
+        ),
+        (
+            "policies: { claim: [s, t], map: { a/: p } }",
+            format!("invalid_claim_value 6:97 {map}[\"a/\"]"),
+        ),
+        (
+            "policies: { claim: sub }",
+            "missing_key 6:73 sessions.issuers[0].policies".to_owned(),
+        ),
+        (
+            "policy: p, policies: { claim: sub, map: { a: p } }",
+            "one_confinement 6:71 sessions.issuers[0].policy".to_owned(),
+        ),
+    ] {
+        assert_eq!(with(rest), [expected], "{rest}");
+    }
 }
 
 #[test]
@@ -796,7 +963,16 @@ fn every_file_with_a_secret_is_known() {
         "maps.key",
         "tls/operator.key",
         "tls/control.key",
+        "tls/xds.key",
+        "tls/gateway.key",
+        "ca/tls.key",
+        "inbound/tls.key",
+        "envoy/tls.key",
+        "store.key",
         "/run/secrets/forge",
+        // Who reaches a socket is given what it gives.
+        "run/minter.sock",
+        "/run/vault/sds.sock",
     ]
     .map(at)
     .to_vec();

@@ -9,7 +9,7 @@
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
-use outgate_config::{Config, Roots, TlsFloor, schema};
+use outgate_config::{Config, PlaneAddress, Roots, SdsSource, TlsFiles, TlsFloor, schema};
 use outgate_journey::{
     address::AddressExceptions,
     policy::{CredentialSource, InjectionForm, Posture, Rate, Rule, TokenDemand, TunnelProtocol},
@@ -74,6 +74,8 @@ fn a_first_file_gets_the_documented_defaults() {
 fn every_key_arrives_where_it_belongs() {
     let config = parse(EVERY_KEY);
     assert_eq!(config.listen.proxy.len(), 2);
+    assert_eq!(config.listen.transparent.len(), 2);
+    assert_eq!(config.listen.metrics.len(), 2);
     assert_eq!(config.listen.max_connections, 500);
     // Relative paths are relative to the file's folder, absolute ones stay.
     assert_eq!(
@@ -96,6 +98,25 @@ fn every_key_arrives_where_it_belongs() {
             CredentialSource::Env("ANTHROPIC_API_KEY".to_owned()),
             CredentialSource::File("/run/secrets/forge".into()),
             CredentialSource::File("/etc/outgate/maps.key".into()),
+            CredentialSource::Sds(SdsSource {
+                address: PlaneAddress::Tcp {
+                    host: "10.0.0.5".to_owned(),
+                    port: 8443,
+                    ca: "/etc/outgate/store.pem".into(),
+                    identity: TlsFiles {
+                        certificate: "/etc/outgate/store.crt".into(),
+                        key: "/etc/outgate/store.key".into(),
+                    },
+                    server_name: Some("10.0.0.6".to_owned()),
+                },
+                name: "a/b".to_owned(),
+                max_age: Some(Duration::from_secs(90)),
+            }),
+            CredentialSource::Sds(SdsSource {
+                address: PlaneAddress::Socket("/run/vault/sds.sock".into()),
+                name: "key".to_owned(),
+                max_age: None,
+            }),
         ]
     );
     let limits = config.policy.session_limits();
@@ -231,6 +252,28 @@ fn only_keys_that_cannot_be_reloaded_ask_for_a_restart() {
         changed("tls/gateways.pem", "tls/other.pem"),
         ["listen.control"]
     );
+    assert_eq!(
+        changed("127.0.0.1:18000", "127.0.0.1:18001"),
+        ["listen.xds"]
+    );
+    assert_eq!(changed("tls/planes.pem", "tls/other.pem"), ["listen.xds"]);
+    assert_eq!(
+        changed("run/minter.sock", "run/other.sock"),
+        ["listen.minter"]
+    );
+    assert_eq!(changed("0.0.0.0:8443", "0.0.0.0:8445"), ["inbound"]);
+    assert_eq!(
+        changed("max_connections: 50\n", "max_connections: 51\n"),
+        ["inbound"]
+    );
+    assert_eq!(
+        changed("plaintext: true, to", "tls: { certificate: a, key: b }, to"),
+        ["inbound"]
+    );
+    assert_eq!(changed("ca/tls.crt", "ca/other.crt"), ["ca"]);
+    assert_eq!(changed("ca/tls.key", "ca/other.key"), ["ca"]);
+    assert_eq!(changed("leaf_ca: ca.crt", "leaf_ca: other.crt"), ["minter"]);
+    assert_eq!(changed("ca: minter.pem", "ca: other.pem"), ["minter"]);
     for (from, to) in [
         ("response: 10m", "response: 11m"),
         ("ttl: 30m", "ttl: 31m"),
@@ -239,10 +282,23 @@ fn only_keys_that_cannot_be_reloaded_ask_for_a_restart() {
         ("ANTHROPIC_API_KEY", "OTHER_KEY"),
         ("120/min", "121/min"),
         ("idle: 10m\n", "idle: 9m\n"),
+        (
+            "to: https://agent.example.org",
+            "to: https://other.example.org",
+        ),
+        ("inbound/tls.crt", "inbound/other.crt"),
+        ("audience: [agent, agent-test]", "audience: [agent]"),
         ("file: ci.token", "file: other.token"),
         ("policy: read-only", "policy: one"),
         ("size: 512MiB", "size: 513MiB"),
         ("soar.example.org", "other.example.org"),
+        ("clients: [envoy-1,", "clients: [envoy-3,"),
+        ("127.0.0.1:10000", "127.0.0.1:10001"),
+        ("127.0.0.1:9901", "127.0.0.1:9902"),
+        ("Control.example.org", "other.example.org"),
+        ("scrub: true", "scrub: false"),
+        ("planes: [envoy-1]", "planes: [envoy-2.example.org]"),
+        ("max_age: 90s", "max_age: 91s"),
     ] {
         assert_eq!(changed(from, to), [""; 0], "{from}");
     }
@@ -320,6 +376,29 @@ fn the_schema_takes_valid_files_and_refuses_misshapen_ones() {
         assert_eq!(faults, [""; 0]);
     }
     for (from, to) in [
+        ("address: 127.0.0.1:18000", "socket: xds.sock"),
+        ("    client_ca: tls/planes.pem\n", ""),
+        ("run/minter.sock", "run/minter.sock, clients: [a]"),
+        (
+            "run/minter.sock",
+            "run/minter.sock, address: 127.0.0.1:18001",
+        ),
+        ("admin: { address", "admin: { socket: a, address"),
+        ("  ca: minter.pem\n", ""),
+        ("  leaf_ca: ca.crt\n", ""),
+        ("scrub: true", "scrub: full"),
+        ("planes: [envoy-1]", "planes: []"),
+        ("sds.sock, name: key", "sds.sock"),
+        (
+            "sds.sock, name: key",
+            "sds.sock, name: key, server_name: a.example.org",
+        ),
+        ("max_age: 90s", "max_age: 90"),
+        ("from: { sds: { socket", "from: { file: a, sds: { socket"),
+        (
+            "client_secret: { env: IDP_SECRET }",
+            "client_secret: { sds: { socket: s, name: n } }",
+        ),
         ("version: 1", "version: 2"),
         ("version: 1", ""),
         ("posture: auto", "posture: full"),
@@ -341,6 +420,14 @@ fn the_schema_takes_valid_files_and_refuses_misshapen_ones() {
         (
             "jwks_file: cluster-jwks.json",
             "jwks_file: a\n      jwks: https://a.example.org",
+        ),
+        (
+            "audience: outgate\n      algorithms",
+            "audience: outgate\n      policy: one\n      algorithms",
+        ),
+        (
+            "map: { team-a/site: one, team-b/docs: read-only }",
+            "map: {}",
         ),
         (
             "https://collector.example.org",

@@ -75,6 +75,7 @@ impl GatewayHost for Host {
             ca: None,
             bundle: None,
             token_variables: Vec::new(),
+            data_planes: Vec::new(),
         }
     }
 

@@ -17,8 +17,9 @@ use serde::{Serialize, de::DeserializeOwned};
 pub use self::error::ClientError;
 use crate::operator::{
     About, AuditRecords, CreateSession, CreatedSession, DenyBody, DenyList, DenyRequest,
-    DenyTargetBody, KillAll, KillSession, KillState, PolicyText, Problem, Quotas, RenewSession,
-    RotatedKey, SessionBody, SessionList, SetQuota, TenantQuotaBody,
+    DenyTargetBody, Health, KillAll, KillSession, KillState, PolicyText, Problem, Quotas,
+    Readiness, RenewSession, RotatedKey, SessionBody, SessionList, SessionRequests, SetQuota,
+    TenantQuotaBody,
 };
 
 /// Where a gateway's operators call.
@@ -97,6 +98,24 @@ impl OperatorClient {
     /// [`ClientError`].
     pub async fn show(&self, id: &str) -> Result<SessionBody, ClientError> {
         self.get(&format!("/v1/sessions/{}", segment(id))).await
+    }
+
+    /// Shows what a session asked for, behind `after`; on the Unix socket with bodies, where they are kept.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn requests(
+        &self,
+        id: &str,
+        after: Option<u64>,
+        bodies: bool,
+    ) -> Result<SessionRequests, ClientError> {
+        let after = after.map_or_else(String::new, |after| format!("&after={after}"));
+        let path = format!(
+            "/v1/sessions/{}/requests?bodies={bodies}{after}",
+            segment(id)
+        );
+        self.get(&path).await
     }
 
     /// Ends a session.
@@ -243,6 +262,22 @@ impl OperatorClient {
     /// [`ClientError`].
     pub async fn about(&self) -> Result<About, ClientError> {
         self.get("/v1/gateway").await
+    }
+
+    /// Whether the gateway answers.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn health(&self) -> Result<Health, ClientError> {
+        self.get("/v1/health").await
+    }
+
+    /// Whether the gateway can be given work.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] says what it waits for; any other [`ClientError`].
+    pub async fn ready(&self) -> Result<Readiness, ClientError> {
+        self.get("/v1/ready").await
     }
 
     /// The configuration in force.

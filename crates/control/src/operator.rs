@@ -58,10 +58,11 @@ use tokio::sync::Semaphore;
 pub(crate) use self::secret_file::read as read_secret_file;
 pub use self::{
     body::{
-        About, AuditRecordBody, AuditRecords, CreateSession, CreatedSession, DenyBody, DenyList,
-        DenyRequest, DenyTargetBody, Health, KillAll, KillSession, KillState, PolicyText, Quotas,
-        RenewSession, RotatedKey, SessionBody, SessionEndBody, SessionList, SessionStateBody,
-        SetQuota, TenantQuotaBody, WebhookAction, WebhookAnswer, WebhookCall,
+        About, AuditRecordBody, AuditRecords, Base64Bytes, BodyPart, CreateSession, CreatedSession,
+        DataPlane, DenyBody, DenyList, DenyRequest, DenyTargetBody, Health, KillAll, KillSession,
+        KillState, PolicyText, Quotas, Readiness, RenewSession, RotatedKey, SessionBody,
+        SessionEndBody, SessionList, SessionRequest, SessionRequests, SessionStateBody, SetQuota,
+        TenantQuotaBody, WebhookAction, WebhookAnswer, WebhookCall,
     },
     code::{ErrorCode, codes_table},
     openapi::{openapi, routes_table},
@@ -157,6 +158,40 @@ pub trait GatewayHost: Send + Sync {
 
     /// How long a token lives, at most and unless less is asked for.
     fn ttl(&self) -> Duration;
+
+    /// Why the gateway should be given no new work; empty: it should. Never blocks, as it is asked every second.
+    fn waits_for(&self) -> Vec<WaitsFor> {
+        Vec::new()
+    }
+}
+
+/// Why a gateway should be given no new work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitsFor {
+    /// Not every listener is open.
+    Listeners,
+    /// It was told to stop.
+    Stopping,
+    /// The audit trail cannot be written, so nothing with a credential is let out.
+    Audit,
+    /// Some destination is terminated, and there is no CA that could sign for it, or it has expired.
+    Ca,
+    /// It follows a control plane of which it never had a policy.
+    ControlPlane,
+}
+
+impl WaitsFor {
+    /// The stable spelling.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Listeners => "starting",
+            Self::Stopping => "stopping",
+            Self::Audit => "audit_unavailable",
+            Self::Ca => "ca_unusable",
+            Self::ControlPlane => "control_plane_not_heard",
+        }
+    }
 }
 
 /// The interface.

@@ -16,6 +16,7 @@ mod judge;
 mod live;
 mod operate;
 mod quotas;
+mod recent;
 mod restore;
 mod revoke;
 mod save;
@@ -47,11 +48,12 @@ pub use self::{
     error::RegistryError,
     follow::{DenylistSnapshot, EndedSession},
     quotas::{QuotasView, TenantQuota},
+    recent::{Bodies, BodyStart, RecentRequest, ViewRules},
     view::{EndView, SessionState, SessionView},
 };
 use self::{
     denials::Denials, endings::Endings, follow::Followed, live::Live, quotas::Quotas,
-    save::Unsaved, timeline::Timeline,
+    recent::Recent, save::Unsaved, timeline::Timeline,
 };
 
 /// How long sessions may live, and how many there may be. `None`: no bound.
@@ -65,6 +67,8 @@ pub struct SessionRules {
     pub sessions_per_tenant: Option<u32>,
     /// Live sessions that were created here; and, apart from those, as many identities of external issuers.
     pub sessions: Option<u32>,
+    /// What is kept of what sessions ask for.
+    pub view: ViewRules,
 }
 
 /// A session to create.
@@ -110,6 +114,7 @@ pub struct Sessions {
     /// How many of them were never created here, only seen.
     seen: AtomicUsize,
     quotas: Quotas,
+    recent: Recent,
 
     version: watch::Sender<u64>,
     unsaved: Unsaved,
@@ -159,6 +164,7 @@ impl Sessions {
             known: DashMap::new(),
             seen: AtomicUsize::new(0),
             quotas: Quotas::default(),
+            recent: Recent::default(),
             version: watch::Sender::new(0),
             unsaved: Unsaved::default(),
             saved_at: AtomicU64::new(0),
@@ -171,7 +177,9 @@ impl Sessions {
 
     /// Other rules, from the next look on: a session that is too old by them is over.
     pub fn set_rules(&self, rules: SessionRules) {
+        let view = rules.view;
         self.rules.store(Arc::new(rules));
+        self.recent.keep_to(&view);
     }
 
     /// Who is told of each session that the clock ended. The first one stays.

@@ -1,6 +1,6 @@
 //! The only crate that holds plaintext secrets: sources, leases, forms, scrubbing.
 //!
-//! A [`CredentialStore`] reads secrets from their sources and leases immutable [`CredentialVersion`]s. A version is
+//! A [`CredentialStore`] reads secrets from their sources, or is told them, and leases immutable [`CredentialVersion`]s. A version is
 //! attached to a request on the leg that the gateway originates, and its [`Scrubber`] takes it out of whatever comes
 //! back. Nothing here prints, serialises or logs a secret, and what this crate allocates for one is wiped on drop.
 //!
@@ -14,8 +14,10 @@
 
 mod attach;
 mod body;
+mod candidates;
 mod decode;
 mod escaping;
+mod flow;
 mod response;
 mod scrub;
 mod secret;
@@ -23,13 +25,17 @@ mod source;
 mod spelling;
 mod store;
 mod stream;
+mod told;
+mod values;
 mod version;
 
-pub use body::{BodyFault, BoxError, ScrubBody};
-pub use response::{Unscrubbable, request_accept_encoding, scrub_response};
+pub use body::{BoxError, ScrubBody};
+pub use flow::{BodyFault, ScrubFlow};
+pub use response::{Unscrubbable, request_accept_encoding, scrub_head, scrub_response};
 pub use scrub::Scrubber;
 pub use secret::Secret;
 pub use source::{SourceCode, SourceProblem, value_in_file};
 pub use store::{Change, ChangeKind, CredentialStore};
 pub use stream::{Pieces, ScrubStream};
+pub use told::{Contact, Told};
 pub use version::CredentialVersion;

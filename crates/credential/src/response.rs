@@ -18,8 +18,9 @@ use http::{
 use http_body::Body;
 
 use crate::{
-    body::{BoxError, ScrubBody, scrub_fields},
+    body::{BoxError, ScrubBody},
     decode::{Chain, Coding},
+    flow::{ScrubFlow, scrub_fields},
     scrub::Scrubber,
 };
 
@@ -78,12 +79,23 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    // An answer without a body (to HEAD, 204, 304) describes one that is not there.
-    let chain = if body.is_end_stream() {
-        None
-    } else {
-        chain(parts)?
-    };
+    let flow = scrub_head(parts, !body.is_end_stream(), scrubber, hits)?;
+    Ok(ScrubBody::new(body, flow))
+}
+
+/// The same for whoever is handed the body in chunks: scrubs the fields at once, and gives what the chunks are pushed
+/// through. Whether there `is_body` at all counts, because an answer without one (to HEAD, 204, 304) describes one that
+/// is not there; what is pushed nevertheless (the bytes of a protocol that was switched to) is read as it stands.
+///
+/// # Errors
+/// [`Unscrubbable`]; then nothing of the response may be delivered.
+pub fn scrub_head(
+    parts: &mut Parts,
+    is_body: bool,
+    scrubber: &Arc<Scrubber>,
+    hits: Arc<AtomicU64>,
+) -> Result<ScrubFlow, Unscrubbable> {
+    let chain = if is_body { chain(parts)? } else { None };
     if chain.is_some() {
         CODED_FIELDS
             .iter()
@@ -94,7 +106,7 @@ where
         scrub_fields(&mut parts.headers, scrubber),
         Ordering::Relaxed,
     );
-    Ok(ScrubBody::new(body, scrubber, chain, hits))
+    Ok(ScrubFlow::new(scrubber, chain, hits))
 }
 
 /// Asks the upstream not to compress what is going to be scrubbed: bodies, gRPC and Connect messages, WebSocket

@@ -1,4 +1,4 @@
-//! Finds one credential, in all its spellings, and says which bytes to mask. Every occurrence is found, overlapping
+//! Finds one credential's last values, in all their spellings, and says which bytes to mask. Every occurrence is found, overlapping
 //! ones too, and every byte of it is masked: nothing of a spelling remains, whatever it overlaps with.
 //!
 //! A mask is as long as what it covers, so that a content-length stays true. It begins and ends with bytes that occur
@@ -10,30 +10,28 @@
 
 use std::{fmt, ops::Range};
 
-use aho_corasick::packed;
 use http::HeaderValue;
 use outgate_journey::policy::InjectionForm;
 use zeroize::Zeroizing;
 
 use crate::{
+    candidates::{FRAGMENT, Fragments},
     spelling::{Text, spellings},
     stream::ScrubStream,
 };
 
-/// What the search looks for: the first bytes of each spelling.
-const FRAGMENT: usize = 4;
 /// What a longer mask begins with.
 const LABEL: &[u8] = b"[scrubbed]";
 /// Bytes that may fill a mask, best first. None means anything inside a quoted JSON string or a header value.
 const FILLERS: &[u8] = b"*#x-._~^|@$!";
 
-/// Knows one credential in all the spellings in which it may come back.
+/// Knows one credential's last values in all the spellings in which they may come back.
 pub struct Scrubber {
     /// Sorted.
     spellings: Vec<Spelling>,
     /// For each first byte, the part of `spellings` that begins with it.
     by_first: Vec<Range<usize>>,
-    finder: Option<packed::Searcher>,
+    fragments: Fragments,
     longest: usize,
     filler: u8,
     labelled: bool,
@@ -87,9 +85,15 @@ impl Scan {
 }
 
 impl Scrubber {
-    /// A scrubber for a secret that is used in these forms.
-    pub(crate) fn new(secret: &[u8], forms: &[InjectionForm]) -> Self {
-        let spellings: Vec<Spelling> = spellings(secret, forms)
+    /// A scrubber for secrets that are used in these forms.
+    pub(crate) fn new(secrets: &[&[u8]], forms: &[InjectionForm]) -> Self {
+        let mut texts: Vec<Text> = secrets
+            .iter()
+            .flat_map(|secret| spellings(secret, forms))
+            .collect();
+        texts.sort_unstable_by(|left, right| left.as_slice().cmp(right));
+        texts.dedup();
+        let spellings: Vec<Spelling> = texts
             .into_iter()
             .map(|text| Spelling {
                 lead: lead(text.len()),
@@ -125,7 +129,7 @@ impl Scrubber {
             .max()
             .unwrap_or(0);
         Self {
-            finder: finder(&spellings),
+            fragments: Fragments::of(spellings.iter().map(|spelling| spelling.text.as_slice())),
             spellings,
             by_first,
             longest,
@@ -184,15 +188,15 @@ impl Scrubber {
         bytes.fill(self.filler);
     }
 
-    /// Finds everything in a text. One pass of the vectorised search, and a comparison for each of its hits.
+    /// Finds everything in a text. One pass of each vectorised search (most often there is one), and a comparison for
+    /// each hit.
     pub(crate) fn scan(&self, text: &[u8]) -> Scan {
         let mut scan = Scan::default();
         // A spelling's beginning that is shorter than a fragment is invisible to the search.
         let by_hand = text.len().saturating_sub(FRAGMENT - 1);
-        let mut from = 0;
-        while let Some(at) = self.next_candidate(text, from).filter(|at| *at < by_hand) {
+        let mut candidates = self.fragments.candidates(text);
+        while let Some(at) = candidates.next().filter(|at| *at < by_hand) {
             scan.note(at, &self.look(text, at));
-            from = at + 1;
         }
         for at in by_hand..text.len() {
             scan.note(at, &self.look(text, at));
@@ -229,33 +233,12 @@ impl Scrubber {
             .unwrap_or_default();
         self.spellings.get(range).unwrap_or_default()
     }
-
-    fn next_candidate(&self, text: &[u8], from: usize) -> Option<usize> {
-        if let Some(finder) = &self.finder {
-            let span = aho_corasick::Span::from(from.min(text.len())..text.len());
-            return finder.find_in(text, span).map(|hit| hit.start());
-        }
-        let rest = text.get(from..)?;
-        rest.iter()
-            .position(|byte| !self.beginning_with(*byte).is_empty())
-            .map(|offset| from + offset)
-    }
 }
 
 /// Three bytes of a spelling may leave before it is recognised, so that a message protocol is not stopped by a
 /// message that happens to end with them; of a short one less, because three bytes would be much of it.
 const fn lead(length: usize) -> usize {
     if length < 8 { length / 4 } else { FRAGMENT - 1 }
-}
-
-/// `None` where the processor has no vector instructions for it; then candidates are found by their first byte.
-fn finder(spellings: &[Spelling]) -> Option<packed::Searcher> {
-    let mut fragments: Vec<&[u8]> = spellings
-        .iter()
-        .map(|spelling| spelling.text.get(..FRAGMENT).unwrap_or(&spelling.text))
-        .collect();
-    fragments.dedup();
-    packed::Searcher::new(fragments)
 }
 
 impl fmt::Debug for Scrubber {
@@ -280,20 +263,57 @@ mod tests {
             b"p@ss/w\"0rd<&>'+`=\\x \xc3\xa9",
             b"\x01\xff\n{}",
         ] {
-            let scrubber = Scrubber::new(secret, std::slice::from_ref(&form));
+            let scrubber = Scrubber::new(&[secret], std::slice::from_ref(&form));
+            let spellings = scrubber.spellings.len();
+            assert_eq!(scrubber.fragments.searches(), 1, "{spellings} spellings");
+        }
+    }
+
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    #[test]
+    fn the_vectorised_search_takes_three_values_of_any_kind_and_many_forms() {
+        let simple = [&b"sk-live-0123456789abcdef"[..], b"aZ9b_xQ7wE5", b"Q-1"];
+        let odd = [
+            &b"p@ss/w\"0rd<&>'+`=\\x"[..],
+            b"<\"&'>\\ +/=`",
+            b"&'`=/\"<x>+",
+        ];
+        for (secrets, users, searches) in [
+            (odd, 1, 1..=1),
+            // Three bytes are looked for apart.
+            (simple, 1, 2..=2),
+            (odd, 80, 2..=4),
+        ] {
+            let forms: Vec<InjectionForm> = (0..users)
+                .map(|user| InjectionForm::Basic {
+                    username: format!("{user:03}"),
+                })
+                .collect();
+            let scrubber = Scrubber::new(&secrets, &forms);
+            let spellings = scrubber.spellings.len();
+            let count = scrubber.fragments.searches();
             assert!(
-                scrubber.finder.is_some(),
-                "{} spellings",
-                scrubber.spellings.len()
+                searches.contains(&count),
+                "{count} searches, {spellings} spellings"
             );
+            let mut slow = Scrubber::new(&secrets, &forms);
+            slow.fragments.without_vectors();
+            let mut text = Vec::new();
+            for spelling in &scrubber.spellings {
+                text.extend_from_slice(&spelling.text);
+                text.push(0);
+            }
+            let regions = scrubber.scan(&text).regions;
+            assert_eq!(regions.len(), spellings);
+            assert_eq!(regions, slow.scan(&text).regions);
         }
     }
 
     #[test]
     fn the_search_by_first_byte_finds_the_same() {
-        let fast = Scrubber::new(b"sk-live-0123456789abcdef", &[]);
-        let mut slow = Scrubber::new(b"sk-live-0123456789abcdef", &[]);
-        slow.finder = None;
+        let fast = Scrubber::new(&[b"sk-live-0123456789abcdef"], &[]);
+        let mut slow = Scrubber::new(&[b"sk-live-0123456789abcdef"], &[]);
+        slow.fragments.without_vectors();
         let text =
             b"sk-live sk-live-0123456789abcdef c2stbGl2ZS0wMTIzNDU2Nzg5YWJjZGVm sk-live-01234567";
         let (fast, slow) = (fast.scan(text), slow.scan(text));

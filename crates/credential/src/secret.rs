@@ -12,6 +12,11 @@ impl Secret {
         Self(bytes)
     }
 
+    /// A copy, which is wiped as this is.
+    pub(crate) fn duplicate(&self) -> Self {
+        Self(self.0.clone())
+    }
+
     /// The bytes. Whoever copies them owns a copy that nobody wipes.
     pub(crate) fn expose(&self) -> &[u8] {
         &self.0

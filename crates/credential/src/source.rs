@@ -32,10 +32,18 @@ pub enum SourceCode {
     Unreadable,
     /// The path does not lead to a regular file.
     NotAFile,
-    /// Warning: users other than the owner can read the file.
+    /// Warning: users other than the owner and the members of the gateway's own groups can read the file.
     ReadableByOthers,
     /// Warning: shorter than 8 bytes, so that scrubbing also hits ordinary text.
     Short,
+    /// Nothing was heard yet from the server that has the value.
+    Unheard,
+    /// The server was not heard of for longer than `max_age`.
+    Stale,
+    /// The server's secret is of another kind, as a certificate is.
+    NotGeneric,
+    /// The value is a session token of this gateway.
+    SessionToken,
     /// A form that the credential is used in cannot carry the value: requests with it are refused.
     Unfit,
 }
@@ -52,6 +60,10 @@ impl SourceCode {
             Self::NotAFile => "not_a_file",
             Self::ReadableByOthers => "readable_by_others",
             Self::Short => "short",
+            Self::Unheard => "unheard",
+            Self::Stale => "stale",
+            Self::NotGeneric => "not_generic",
+            Self::SessionToken => "session_token",
             Self::Unfit => "unfit",
         }
     }
@@ -70,7 +82,7 @@ pub struct SourceProblem {
     pub name: CredentialName,
     /// What is wrong.
     pub code: SourceCode,
-    /// The variable or the path.
+    /// The variable, the path or the server.
     pub place: String,
 }
 
@@ -96,12 +108,26 @@ impl fmt::Display for SourceProblem {
             SourceCode::ReadableByOthers => {
                 write!(
                     f,
-                    "credential {name}: {place} is readable by other users; set its mode to 0600"
+                    "credential {name}: {place} is readable by other users; set its mode to 0600, or to 0440 with a group of the gateway's"
                 )
             }
             SourceCode::Short => write!(
                 f,
                 "credential {name}: {place} holds fewer than 8 bytes; ordinary text in answers may be masked"
+            ),
+            SourceCode::Unheard => {
+                write!(f, "credential {name}: nothing was heard yet of {place}")
+            }
+            SourceCode::Stale => write!(
+                f,
+                "credential {name}: nothing was heard of {place} for longer than max_age"
+            ),
+            SourceCode::NotGeneric => {
+                write!(f, "credential {name}: {place} is not a generic secret")
+            }
+            SourceCode::SessionToken => write!(
+                f,
+                "credential {name}: {place} is a session token of this gateway, not a key"
             ),
             SourceCode::Unfit => {
                 write!(
@@ -117,6 +143,7 @@ fn place(source: &CredentialSource) -> String {
     match source {
         CredentialSource::Env(variable) => format!("the environment variable {variable}"),
         CredentialSource::File(path) => path.display().to_string(),
+        CredentialSource::Sds(sds) => format!("the secret {} of {}", sds.name, sds.address),
     }
 }
 
@@ -126,7 +153,7 @@ pub(crate) struct Reading {
     pub(crate) warnings: Vec<SourceCode>,
 }
 
-/// Reads a source.
+/// Reads a source. One that is told by a server has nothing to read.
 ///
 /// # Errors
 /// A code that is no warning.
@@ -134,7 +161,16 @@ pub(crate) fn read(source: &CredentialSource) -> Result<Reading, SourceCode> {
     let (bytes, shared) = match source {
         CredentialSource::Env(variable) => (read_variable(variable)?, false),
         CredentialSource::File(path) => read_file(path)?,
+        CredentialSource::Sds(_) => return Err(SourceCode::Unheard),
     };
+    judge(bytes, shared)
+}
+
+/// Judges a value, wherever it comes from; `shared`: others can read it there.
+///
+/// # Errors
+/// A code that is no warning.
+pub(crate) fn judge(bytes: Zeroizing<Vec<u8>>, shared: bool) -> Result<Reading, SourceCode> {
     if bytes.is_empty() {
         return Err(SourceCode::Empty);
     }
@@ -184,7 +220,7 @@ fn read_file(path: &Path) -> Result<(Zeroizing<Vec<u8>>, bool), SourceCode> {
         .map_err(|fault| code_of(&fault))?;
     let kept = value_in_file(&bytes).len();
     bytes.truncate(kept);
-    Ok((bytes, is_shared(&found)))
+    Ok((bytes, outgate_state::is_open_to_others(&found)))
 }
 
 /// The credential in a file of these bytes: one line break at the end is not part of it.
@@ -201,14 +237,4 @@ fn code_of(fault: &io::Error) -> SourceCode {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => SourceCode::Missing,
         _ => SourceCode::Unreadable,
     }
-}
-
-#[cfg(unix)]
-fn is_shared(found: &Metadata) -> bool {
-    std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o044 != 0
-}
-
-#[cfg(not(unix))]
-const fn is_shared(_: &Metadata) -> bool {
-    false
 }

@@ -1,11 +1,12 @@
 //! The credential store: which value of each credential is current. A lease takes no lock. A credential whose source
-//! lost its value is not leased any more, whatever it was before: it fails closed.
+//! lost its value is not leased any more, whatever it was before: it fails closed. So is one that a server told, when
+//! that server was not heard of for too long.
 
 use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -13,12 +14,14 @@ use std::{
 use arc_swap::ArcSwap;
 use outgate_journey::{
     inject::{CredentialFault, Credentials},
-    policy::{CredentialName, CredentialSource, InjectionForm},
+    policy::{CredentialName, CredentialSource, InjectionForm, SdsSource},
 };
 
 use crate::{
     attach::fits,
-    source::{self, SourceCode, SourceProblem},
+    source::{self, Reading, SourceCode, SourceProblem},
+    told::{Expiry, Told},
+    values::Values,
     version::CredentialVersion,
 };
 
@@ -28,7 +31,11 @@ pub struct CredentialStore {
     /// Serialises writers, so that a refresh and a reload cannot undo each other.
     writer: Mutex<()>,
     next_version: AtomicU64,
+    observers: RwLock<Vec<Observer>>,
 }
+
+/// Is told what changed.
+type Observer = Box<dyn Fn(&[Change]) + Send + Sync>;
 
 type Entries = HashMap<CredentialName, Entry>;
 
@@ -36,10 +43,16 @@ type Entries = HashMap<CredentialName, Entry>;
 struct Entry {
     source: CredentialSource,
     forms: Arc<[InjectionForm]>,
-    current: Result<Arc<CredentialVersion>, SourceProblem>,
+    current: Current,
+    /// What it had last, though it be lost.
+    values: Option<Values>,
+    /// When a value that was told is too old.
+    expiry: Option<Expiry>,
 }
 
-/// What a refresh found for one credential.
+type Current = Result<Arc<CredentialVersion>, SourceProblem>;
+
+/// What happened to one credential while the configuration stayed the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Which credential.
@@ -71,12 +84,24 @@ impl CredentialStore {
             entries: ArcSwap::default(),
             writer: Mutex::new(()),
             next_version: AtomicU64::new(1),
+            observers: RwLock::default(),
         };
         let problems = store.reconfigure(wanted, forms);
         (store, problems)
     }
 
-    /// Takes a reloaded configuration over. A credential whose value did not change keeps its version.
+    /// Has an observer shown every later change of a value: what [`Self::refresh`] finds and what [`Self::tell`] brings.
+    /// It is called before either returns, when leases are as it is told, and must not call back into those.
+    pub fn on_change(&self, observer: impl Fn(&[Change]) + Send + Sync + 'static) {
+        let mut observers = self
+            .observers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        observers.push(Box::new(observer));
+    }
+
+    /// Takes a reloaded configuration over. A credential whose value did not change keeps its version, and one that a
+    /// server told keeps its value for as long as server and name stay the same.
     pub fn reconfigure(
         &self,
         wanted: &BTreeMap<CredentialName, CredentialSource>,
@@ -92,10 +117,7 @@ impl CredentialStore {
                 .filter(|(user, _)| user == name)
                 .map(|(_, form)| form.clone())
                 .collect();
-            let before = old
-                .get(name)
-                .and_then(|entry| Some((&entry.forms, entry.current.as_ref().ok()?)));
-            let entry = self.read_entry(name, source, used, before, &mut problems);
+            let entry = self.read_entry(name, source, used, old.get(name), &mut problems);
             entries.insert(name.clone(), entry);
         }
         self.entries.store(Arc::new(entries));
@@ -110,24 +132,87 @@ impl CredentialStore {
         let mut changes = Vec::new();
         let mut entries = Entries::with_capacity(old.len());
         for (name, entry) in old.iter() {
-            let before = entry
-                .current
-                .as_ref()
-                .ok()
-                .map(|version| (&entry.forms, version));
-            let read = self.read_entry(
-                name,
-                &entry.source,
-                Arc::clone(&entry.forms),
-                before,
-                &mut Vec::new(),
-            );
+            let forms = Arc::clone(&entry.forms);
+            let read = self.read_entry(name, &entry.source, forms, Some(entry), &mut Vec::new());
             changes.extend(change(name, &entry.current, &read.current));
             entries.insert(name.clone(), read);
         }
         self.entries.store(Arc::new(entries));
         changes.sort_by(|left, right| left.name.cmp(&right.name));
+        self.show(&changes);
         changes
+    }
+
+    /// Takes over what a server said of a credential; gives back what that changed, and what is worth a warning. Nothing
+    /// happens where the configuration has another source for it by now.
+    pub fn tell(
+        &self,
+        name: &CredentialName,
+        source: &SdsSource,
+        told: Told,
+    ) -> (Option<Change>, Vec<SourceProblem>) {
+        let _one_writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.entries.load_full();
+        let Some(entry) = old.get(name) else {
+            return (None, Vec::new());
+        };
+        if !matches!(&entry.source, CredentialSource::Sds(own) if own == source) {
+            return (None, Vec::new());
+        }
+        let (reading, expiry) = match told {
+            Told::Value { value, contact } => (
+                source::judge(value, false),
+                Some(Expiry::new(contact, source)),
+            ),
+            Told::Nothing(code) => (Err(code), None),
+        };
+        let mut problems = Vec::new();
+        let forms = Arc::clone(&entry.forms);
+        let current = self.take(
+            name,
+            &entry.source,
+            reading,
+            &forms,
+            Some(entry),
+            &mut problems,
+        );
+        let change = change(name, &entry.current, &current);
+        if change.is_none() && entry.current.as_ref().err() == current.as_ref().err() {
+            problems.clear();
+        }
+        let mut entries = Entries::clone(&old);
+        entries.insert(
+            name.clone(),
+            Entry {
+                source: entry.source.clone(),
+                forms,
+                values: last_values(&current, Some(entry)),
+                current,
+                expiry,
+            },
+        );
+        self.entries.store(Arc::new(entries));
+        self.show(change.as_slice());
+        (change, problems)
+    }
+
+    /// Whether a credential of this name is wanted, with a value or without one.
+    #[must_use]
+    pub fn knows(&self, name: &CredentialName) -> bool {
+        self.entries.load().contains_key(name)
+    }
+
+    /// The credentials that a server has to tell.
+    #[must_use]
+    pub fn told_by_servers(&self) -> BTreeMap<CredentialName, SdsSource> {
+        let entries = self.entries.load();
+        let told = entries
+            .iter()
+            .filter_map(|(name, entry)| match &entry.source {
+                CredentialSource::Sds(source) => Some((name.clone(), source.clone())),
+                CredentialSource::Env(_) | CredentialSource::File(_) => None,
+            });
+        told.collect()
     }
 
     /// The files that credentials come from. Watch their folders: a rename or a swapped link replaces the file.
@@ -138,7 +223,7 @@ impl CredentialStore {
             .values()
             .filter_map(|entry| match &entry.source {
                 CredentialSource::File(path) => Some(path.clone()),
-                CredentialSource::Env(_) => None,
+                CredentialSource::Env(_) | CredentialSource::Sds(_) => None,
             })
             .collect();
         files.sort();
@@ -146,48 +231,112 @@ impl CredentialStore {
         files
     }
 
+    fn show(&self, changes: &[Change]) {
+        if changes.is_empty() {
+            return;
+        }
+        let observers = self
+            .observers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        observers.iter().for_each(|observer| observer(changes));
+    }
+
     fn read_entry(
         &self,
         name: &CredentialName,
         source: &CredentialSource,
         forms: Arc<[InjectionForm]>,
-        before: Option<(&Arc<[InjectionForm]>, &Arc<CredentialVersion>)>,
+        before: Option<&Entry>,
         problems: &mut Vec<SourceProblem>,
     ) -> Entry {
+        let (reading, expiry) = match source {
+            CredentialSource::Sds(sds) => told_before(sds, before),
+            CredentialSource::Env(_) | CredentialSource::File(_) => (source::read(source), None),
+        };
+        let current = self.take(name, source, reading, &forms, before, problems);
+        Entry {
+            source: source.clone(),
+            forms,
+            values: last_values(&current, before),
+            current,
+            expiry,
+        }
+    }
+
+    /// Makes a version of what was read; the one from before, where nothing is different.
+    fn take(
+        &self,
+        name: &CredentialName,
+        source: &CredentialSource,
+        reading: Result<Reading, SourceCode>,
+        forms: &Arc<[InjectionForm]>,
+        before: Option<&Entry>,
+        problems: &mut Vec<SourceProblem>,
+    ) -> Current {
         let problem = |code| SourceProblem::new(name, code, source);
-        let current = source::read(source).map_err(problem).map(|reading| {
+        let current = reading.map_err(problem).map(|reading| {
             problems.extend(reading.warnings.into_iter().map(problem));
             if !forms.iter().all(|form| fits(form, reading.secret.expose())) {
                 problems.push(problem(SourceCode::Unfit));
             }
+            let last = before.and_then(|entry| entry.values.as_ref());
+            let before = before.and_then(|entry| Some((entry, entry.current.as_ref().ok()?)));
             let same =
                 before.filter(|(_, version)| version.secret().expose() == reading.secret.expose());
-            if let Some((known, version)) = same
-                && **known == *forms
+            if let Some((entry, version)) = same
+                && *entry.forms == **forms
             {
                 return Arc::clone(version);
             }
             let number = same.map_or_else(
                 || self.next_version.fetch_add(1, Ordering::Relaxed),
-                |(_, v)| v.version(),
+                |(_, version)| version.version(),
             );
             Arc::new(CredentialVersion::new(
                 name.clone(),
                 number,
-                reading.secret,
-                &forms,
+                Values::after(last, reading.secret),
+                forms,
             ))
         });
         problems.extend(current.as_ref().err().cloned());
-        Entry {
-            source: source.clone(),
-            forms,
-            current,
-        }
+        current
     }
 }
 
-type Current = Result<Arc<CredentialVersion>, SourceProblem>;
+/// What a server told of a secret before, which stays what is known of it.
+fn told_before(
+    source: &SdsSource,
+    before: Option<&Entry>,
+) -> (Result<Reading, SourceCode>, Option<Expiry>) {
+    let same = before.filter(|entry| {
+        matches!(&entry.source, CredentialSource::Sds(own)
+            if own.name == source.name && own.address == source.address)
+    });
+    let Some(entry) = same else {
+        return (Err(SourceCode::Unheard), None);
+    };
+    let reading = match &entry.current {
+        Ok(version) => Ok(Reading {
+            secret: version.secret().duplicate(),
+            warnings: Vec::new(),
+        }),
+        Err(problem) => Err(problem.code),
+    };
+    (
+        reading,
+        entry.expiry.as_ref().map(|expiry| expiry.by(source)),
+    )
+}
+
+/// What a credential had last: what it has, or had before it was lost.
+fn last_values(current: &Current, before: Option<&Entry>) -> Option<Values> {
+    current.as_ref().map_or_else(
+        |_| before.and_then(|entry| entry.values.clone()),
+        |version| Some(version.values().clone()),
+    )
+}
 
 fn change(name: &CredentialName, old: &Current, new: &Current) -> Option<Change> {
     let kind = match (old, new) {
@@ -211,6 +360,10 @@ impl Credentials for CredentialStore {
         let entry = entries
             .get(name)
             .ok_or_else(|| CredentialFault::Missing(format!("{name} is not configured")))?;
+        if entry.expiry.as_ref().is_some_and(Expiry::is_over) {
+            let stale = SourceProblem::new(name, SourceCode::Stale, &entry.source);
+            return Err(CredentialFault::Missing(stale.to_string()));
+        }
         entry
             .current
             .clone()

@@ -4,13 +4,14 @@ use std::{fmt, sync::Arc};
 
 use outgate_journey::policy::{CredentialName, InjectionForm};
 
-use crate::{scrub::Scrubber, secret::Secret};
+use crate::{scrub::Scrubber, secret::Secret, values::Values};
 
-/// One value of one credential, shared by the requests that use it and wiped when the last of them ends.
+/// One value of one credential, shared by the requests that use it and by the two values after it, for what they look for.
+/// Wiped when nothing holds it any more.
 pub struct CredentialVersion {
     name: CredentialName,
     version: u64,
-    secret: Secret,
+    values: Values,
     scrubber: Arc<Scrubber>,
 }
 
@@ -18,14 +19,14 @@ impl CredentialVersion {
     pub(crate) fn new(
         name: CredentialName,
         version: u64,
-        secret: Secret,
+        values: Values,
         forms: &[InjectionForm],
     ) -> Self {
-        let scrubber = Arc::new(Scrubber::new(secret.expose(), forms));
+        let scrubber = Arc::new(Scrubber::new(&values.exposed(), forms));
         Self {
             name,
             version,
-            secret,
+            values,
             scrubber,
         }
     }
@@ -42,14 +43,24 @@ impl CredentialVersion {
         self.version
     }
 
-    /// Takes this value out of answers.
+    /// Takes this value out of answers, and the two before it.
     #[must_use]
     pub const fn scrubber(&self) -> &Arc<Scrubber> {
         &self.scrubber
     }
 
-    pub(crate) const fn secret(&self) -> &Secret {
-        &self.secret
+    /// Whether the scrubber knows the other's value: it is this one, or one of the two before it.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.values.hold(other.secret())
+    }
+
+    pub(crate) fn secret(&self) -> &Secret {
+        self.values.present()
+    }
+
+    pub(crate) const fn values(&self) -> &Values {
+        &self.values
     }
 }
 

@@ -20,7 +20,7 @@ use http::{HeaderMap, Uri};
 use outgate_credential::{ChangeKind, CredentialStore, SourceCode};
 use outgate_journey::{
     inject::{CredentialFault, Credentials},
-    policy::{CredentialName, CredentialSource},
+    policy::{CredentialName, CredentialSource, PlaneAddress, SdsSource},
 };
 use support::{basic, bearer, header, name, wanted};
 
@@ -94,6 +94,14 @@ fn what_cannot_be_read_is_reported_and_leases_nothing() {
         (file("blank", b"\n"), SourceCode::Empty),
         (file("long", &[b'x'; 65_537]), SourceCode::TooLong),
         (file("longer", &[b'x'; 100_000]), SourceCode::TooLong),
+        (
+            CredentialSource::Sds(SdsSource {
+                address: PlaneAddress::Socket(folder.path().join("sds.sock")),
+                name: "key".to_owned(),
+                max_age: None,
+            }),
+            SourceCode::Unheard,
+        ),
     ];
     for (source, code) in cases {
         let (store, problems) =
@@ -130,7 +138,8 @@ fn doubts_are_warnings_and_the_credential_works() {
     let path = folder.path().join("secret");
     for (text, mode, code) in [
         ("short", 0o600, SourceCode::Short),
-        (FIRST, 0o640, SourceCode::ReadableByOthers),
+        (FIRST, 0o604, SourceCode::ReadableByOthers),
+        (FIRST, 0o444, SourceCode::ReadableByOthers),
     ] {
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
@@ -144,6 +153,18 @@ fn doubts_are_warnings_and_the_credential_works() {
         );
         assert!(code.is_warning() && !problems[0].to_string().contains(text));
         assert_eq!(injected(&store).as_deref(), Ok(text));
+    }
+}
+
+#[test]
+fn a_secret_that_a_group_of_the_gateways_may_read_is_nothing_to_warn_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    fs::write(&path, FIRST).unwrap();
+    for mode in [0o440, 0o640] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let (_, problems) = CredentialStore::open(&wanted(&path), &[(name(), bearer())]);
+        assert_eq!(problems, [], "{mode:o}");
     }
 }
 
@@ -183,7 +204,7 @@ fn an_atomic_rename_makes_a_version_and_leaves_old_leases_alone() {
     assert!(new.version() > old.version());
     assert_eq!(injected(&store).as_deref(), Ok(SECOND));
     assert!(
-        old.scrubber().contains(FIRST.as_bytes()) && !new.scrubber().contains(FIRST.as_bytes())
+        old.scrubber().contains(FIRST.as_bytes()) && !old.scrubber().contains(SECOND.as_bytes())
     );
 }
 

@@ -95,6 +95,9 @@ impl Secrets {
             let text = match source {
                 CredentialSource::File(path) => read_file(path)?,
                 CredentialSource::Env(variable) => read_variable(variable)?,
+                CredentialSource::Sds(_) => {
+                    return Err(unusable("a header's value comes from a variable or a file"));
+                }
             };
             let mut value = HeaderValue::from_bytes(text.trim_ascii())
                 .ok()
@@ -123,7 +126,7 @@ impl Secrets {
 
     /// Files that others can read, too.
     pub(crate) fn exposed(&self) -> Vec<&PathBuf> {
-        let is_open = |found: Metadata| found.mode() & 0o044 != 0;
+        let is_open = |found: Metadata| outgate_state::is_open_to_others(&found);
         self.files()
             .filter(|path| std::fs::metadata(path).is_ok_and(is_open))
             .collect()
@@ -132,7 +135,7 @@ impl Secrets {
     fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let headers = self.headers.iter().filter_map(|(_, source)| match source {
             CredentialSource::File(path) => Some(path),
-            CredentialSource::Env(_) => None,
+            CredentialSource::Env(_) | CredentialSource::Sds(_) => None,
         });
         headers.chain(&self.keys)
     }

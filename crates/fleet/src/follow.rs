@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use outgate_clock::Clock;
 use outgate_fleet_proto as pb;
+use outgate_mutual::Link;
 use pb::fleet_client::FleetClient;
 use rustls::ClientConfig;
 use tokio::{
@@ -29,7 +30,7 @@ use crate::{
     freshness::Freshness,
     keep::Keeper,
     last_state::{LastState, origin},
-    link::{Address, Link},
+    link::{self, Address},
     random,
     reporter::{Outbox, Reporter, channel},
     tls::client_config,
@@ -255,7 +256,7 @@ impl Follower {
     }
 
     async fn follow_once(&self) -> Ended {
-        let link = match Link::open(&self.address, &self.tls.load_full(), &self.pace).await {
+        let link = match link::open(&self.address, &self.tls.load_full(), &self.pace).await {
             Ok(link) => link,
             Err(problem) => return Ended::Problem(problem),
         };

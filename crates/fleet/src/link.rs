@@ -1,29 +1,14 @@
-//! One connection to the control plane: TCP, TLS, HTTP/2, each within its time; the other side is asked every two
-//! seconds whether it is there.
+//! One connection to the control plane: TCP, TLS and HTTP/2, together within five seconds; the other side is asked every
+//! two seconds whether it is there.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::sync::Arc;
 
 use http::Uri;
-use hyper::{body::Incoming, client::conn::http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use outgate_mutual::{ALPN, Link, LinkSettings, connect, in_time};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::{net::TcpStream, sync::watch, time::timeout};
-use tokio_rustls::TlsConnector;
-use tokio_util::task::AbortOnDropHandle;
-use tonic::{body::Body, codegen::Service};
 
 use crate::{Pace, error::FleetError};
-
-/// For the connection and the handshake together.
-const CONNECT: Duration = Duration::from_secs(5);
-/// How long it may take to learn why a connection broke.
-const LAST_WORD: Duration = Duration::from_millis(100);
 
 /// Where the control plane is.
 #[derive(Debug, Clone)]
@@ -61,97 +46,29 @@ impl Address {
     }
 }
 
-/// Sends calls over one connection.
-#[derive(Clone)]
-pub(crate) struct Link {
-    requests: http2::SendRequest<Body>,
-    /// The connection ends with the last who uses it.
-    _connection: Arc<AbortOnDropHandle<()>>,
-    /// Why it ended.
-    ended: watch::Receiver<Option<String>>,
-}
-
-impl Link {
-    /// # Errors
-    /// What failed, for the operator.
-    pub(crate) async fn open(
-        address: &Address,
-        tls: &Arc<ClientConfig>,
-        pace: &Pace,
-    ) -> Result<Self, String> {
-        let connector = TlsConnector::from(Arc::clone(tls));
-        let connected = async {
-            let tcp = TcpStream::connect((address.host.as_str(), address.port)).await?;
-            tcp.set_nodelay(true)?;
-            connector.connect(address.name.clone(), tcp).await
-        };
-        let stream = timeout(CONNECT, connected)
+/// # Errors
+/// What failed, for the operator.
+pub(crate) async fn open(
+    address: &Address,
+    tls: &Arc<ClientConfig>,
+    pace: &Pace,
+) -> Result<Link, String> {
+    let settings = LinkSettings {
+        keep_alive: pace.keep_alive,
+        stream_window: 256 * 1024,
+        connection_window: 512 * 1024,
+    };
+    in_time(async {
+        let stream = connect(&address.host, address.port, address.name.clone(), tls)
             .await
-            .map_err(|_| "it does not answer".to_owned())?
             .map_err(|error| error.to_string())?;
-        if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+        if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
             return Err("it does not speak HTTP/2".to_owned());
         }
-        let (every, patience) = pace.keep_alive;
-        let (requests, connection) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(every)
-            .keep_alive_timeout(patience)
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(256 * 1024)
-            .initial_connection_window_size(512 * 1024)
-            .max_header_list_size(16 * 1024)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| error.to_string())?;
-        let (tell, ended) = watch::channel(None);
-        let connection = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tell.send_replace(Some(chain(&error)));
-            }
-        });
-        Ok(Self {
-            requests,
-            ended,
-            _connection: Arc::new(AbortOnDropHandle::new(connection)),
-        })
-    }
-
-    /// Why the connection broke, if it did: a call that fails with it says less. An alert of the other side's TLS
-    /// comes with the first answer only, since version 1.3.
-    pub(crate) async fn broken(mut self) -> Option<String> {
-        let ended = timeout(LAST_WORD, self.ended.wait_for(Option::is_some)).await;
-        ended.ok()?.ok()?.clone()
-    }
-}
-
-/// What an error says, with what caused it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
-}
-
-impl Service<http::Request<Body>> for Link {
-    type Response = http::Response<Incoming>;
-    type Error = hyper::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, hyper::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
-        self.requests.poll_ready(context)
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        Box::pin(self.requests.send_request(request))
-    }
+        let link = Link::over(stream, settings).await;
+        link.map_err(|error| error.to_string())
+    })
+    .await
 }
 
 #[cfg(test)]

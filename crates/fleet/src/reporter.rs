@@ -11,11 +11,12 @@ use std::{
 
 use outgate_fleet_proto as pb;
 use outgate_journey::record::AnomalyRecord;
+use outgate_mutual::Link;
 use pb::fleet_client::FleetClient;
 use tokio::sync::mpsc;
 use tonic::Code;
 
-use crate::{convert::anomaly_to_proto, link::Link, service::ANOMALIES};
+use crate::{convert::anomaly_to_proto, service::ANOMALIES};
 
 const WAITING: usize = 1024;
 const AGAIN: Duration = Duration::from_secs(1);

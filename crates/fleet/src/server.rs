@@ -2,7 +2,7 @@
 //! many, for how long, and with how much in flight.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -13,13 +13,13 @@ use aws_lc_rs::rand;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use outgate_fleet_proto::fleet_server::FleetServer as Service;
+use outgate_mutual::{Handshakes, accept, peer_names};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     time::timeout,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::codegen::Service as _;
 
@@ -28,20 +28,13 @@ use crate::{
     error::FleetError,
     publish::{Publisher, StateSource},
     service::{Gateway, Shared},
-    tls::{ServerTls, names},
+    tls::ServerTls,
 };
 
 /// Gateways' connections at once.
 const CONNECTIONS: usize = 1024;
-/// Of the peers that have not shown who they are, so many of the newest are waited for: whoever only opens connections
-/// pushes out others who do, and a gateway is through long before its turn.
-const STRANGERS: usize = 256;
-/// How long a peer may take to show who it is.
-const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How long what is under way may take to end.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// How much of what a refused peer sends is read.
-const LINGER_BYTES: u64 = 64 * 1024;
 /// Calls at once on one connection: one that follows, and reports.
 const CALLS: u32 = 8;
 /// The longest request: a full report.
@@ -136,33 +129,19 @@ impl FleetServer {
         let tasks = TaskTracker::new();
         tasks.spawn(publisher);
         let room = Arc::new(Semaphore::new(CONNECTIONS));
-        let mut strangers = VecDeque::new();
-        loop {
-            let accepted = tokio::select! {
-                () = stop.cancelled() => break,
-                accepted = listener.accept() => accepted,
-            };
-            let Ok((connection, address)) = accepted else {
-                // No file descriptor left, most likely; one that closes mends it.
-                tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut handshakes = Handshakes::new(stop.clone());
+        while let Some(accepted) = accept(&stop, listener.accept()).await {
+            let Some((connection, address)) = accepted else {
                 continue;
             };
-            let pushed_out = stop.child_token();
-            strangers.push_back(pushed_out.clone());
-            if strangers.len() > STRANGERS
-                && let Some(oldest) = strangers.pop_front()
-            {
-                // One that has shown who it is does not listen to this any more.
-                oldest.cancel();
-            }
+            let tls = Arc::clone(&self.tls.load().0);
+            let secured = handshakes.begin(connection, tls, move |error| {
+                tracing::info!(%address, %error, "a peer did not show that it is a gateway");
+            });
             let (shared, room) = (Arc::clone(&self.shared), Arc::clone(&room));
-            let (tls, stop) = (self.tls.load_full(), stop.clone());
+            let stop = stop.clone();
             tasks.spawn(async move {
-                let secured = tokio::select! {
-                    () = pushed_out.cancelled() => return,
-                    secured = secure(connection, address, &tls) => secured,
-                };
-                match (secured, room.try_acquire_owned()) {
+                match (secured.await, room.try_acquire_owned()) {
                     (Some(tls), Ok(_permit)) => converse(shared, tls, address, stop).await,
                     (Some(_), Err(_)) => {
                         tracing::warn!(%address, "a gateway was refused: there are too many");
@@ -182,40 +161,13 @@ impl std::fmt::Debug for FleetServer {
     }
 }
 
-async fn secure(
-    connection: TcpStream,
-    address: SocketAddr,
-    tls: &ServerTls,
-) -> Option<TlsStream<TcpStream>> {
-    let _ = connection.set_nodelay(true);
-    let acceptor = TlsAcceptor::from(Arc::clone(&tls.0));
-    let handshake = acceptor.accept(connection).into_fallible();
-    match timeout(HANDSHAKE, handshake).await {
-        Ok(Ok(stream)) => Some(stream),
-        Ok(Err((error, connection))) => {
-            tracing::info!(%address, %error, "a peer did not show that it is a gateway");
-            let _ = timeout(FAREWELL, linger(connection)).await;
-            None
-        }
-        Err(_) => None,
-    }
-}
-
-/// Reads what the peer still sends: closed at once, its end would discard the alert that tells it why.
-async fn linger(mut connection: TcpStream) {
-    let _ = connection.shutdown().await;
-    let mut rest = connection.take(LINGER_BYTES);
-    let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
-}
-
 async fn converse(
     shared: Arc<Shared>,
     tls: TlsStream<TcpStream>,
     address: SocketAddr,
     stop: CancellationToken,
 ) {
-    let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let names: Arc<[Arc<str>]> = certificate.map(names).unwrap_or_default().into();
+    let names: Arc<[Arc<str>]> = peer_names(tls.get_ref().1, &[]).into();
     // One without a name is told so when it asks.
     let name = names.first().cloned().unwrap_or_default();
     let Some(place) = shared.peers.connect(&name) else {

@@ -2,7 +2,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use outgate_journey::{policy::CredentialSource, session::PolicyName};
+use outgate_journey::policy::CredentialSource;
+
+use crate::policy::SessionPolicy;
 
 /// One issuer whose tokens are taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +26,7 @@ pub struct IssuerConfig {
     /// Where to ask about tokens that are no JWT.
     pub introspection: Option<IntrospectionConfig>,
     /// What its sessions are confined to.
-    pub policy: Option<PolicyName>,
+    pub policy: SessionPolicy,
 }
 
 impl IssuerConfig {
@@ -40,7 +42,7 @@ impl IssuerConfig {
             max_age: None,
             ca: None,
             introspection: None,
-            policy: None,
+            policy: SessionPolicy::Unconfined,
         }
     }
 }

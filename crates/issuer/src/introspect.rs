@@ -303,6 +303,9 @@ async fn read_secret(source: &CredentialSource) -> Result<Zeroizing<String>, Str
         CredentialSource::File(path) => source::read_file(path.clone(), LONGEST_SECRET)
             .await
             .map_err(|fault| format!("the client secret: {fault}"))?,
+        CredentialSource::Sds(_) => {
+            return Err("the client secret comes from a variable or a file".to_owned());
+        }
     };
     let mut bytes = Zeroizing::new(bytes);
     // One line break at the end is the editor's.

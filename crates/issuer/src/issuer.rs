@@ -25,6 +25,11 @@ use crate::{
 /// Between the beginnings of two fetches.
 const APART: Duration = Duration::from_secs(10);
 
+/// Why nothing can be verified, whoever presents it.
+pub(crate) const KEYS_UNKNOWN: &str = "the issuer's keys are not known";
+/// See [`KEYS_UNKNOWN`].
+pub(crate) const KEYS_OUT_OF_DATE: &str = "the issuer's keys are out of date";
+
 /// How an issuer fares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuerState {
@@ -140,12 +145,9 @@ impl Issuer {
             .algorithm
             .filter(|algorithm| self.is_allowed(*algorithm))
             .ok_or("wrong algorithm")?;
-        let keys = self
-            .keys
-            .load_full()
-            .ok_or("the issuer's keys are not known")?;
+        let keys = self.keys.load_full().ok_or(KEYS_UNKNOWN)?;
         if !keys.is_usable(at) {
-            return Err("the issuer's keys are out of date");
+            return Err(KEYS_OUT_OF_DATE);
         }
         keys.verifies(
             token.kid.as_deref(),

@@ -20,6 +20,7 @@ mod jws;
 mod key;
 mod keys;
 mod operators;
+mod policy;
 mod rules;
 mod sessions;
 mod source;
@@ -30,4 +31,5 @@ pub use config::{Algorithm, IntrospectionConfig, IssuerConfig, KeySource, Timing
 pub use error::IssuerError;
 pub use issuer::IssuerState;
 pub use operators::{ClaimsFault, OperatorTokens, VerifiedClaims};
+pub use policy::SessionPolicy;
 pub use sessions::Issuers;

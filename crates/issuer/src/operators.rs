@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::{
     config::{IssuerConfig, Timing},
     error::IssuerError,
-    issuer::IssuerState,
+    issuer::{IssuerState, KEYS_OUT_OF_DATE, KEYS_UNKNOWN},
     rules::Genuine,
     trust::{Fault, Trust},
 };
@@ -42,6 +42,14 @@ pub enum ClaimsFault {
     /// It was good once.
     #[error("expired")]
     Expired,
+}
+
+impl ClaimsFault {
+    /// Whether it is for want of the issuer's keys, which is no fault of the token's.
+    #[must_use]
+    pub fn is_for_want_of_keys(&self) -> bool {
+        matches!(self, Self::Invalid(why) if [KEYS_UNKNOWN, KEYS_OUT_OF_DATE].contains(why))
+    }
 }
 
 impl OperatorTokens {

@@ -3,13 +3,14 @@
 
 use std::{ops::Range, sync::Arc};
 
-use outgate_journey::session::{PolicyName, UnixSeconds};
+use outgate_journey::session::UnixSeconds;
 use serde_json::{Map, Value};
 
 use crate::{
     claim::claim,
     config::IssuerConfig,
     id::{self, TokenHash},
+    policy::{Confined, SessionPolicy},
 };
 
 /// How far ahead an issuer's clock may be.
@@ -23,7 +24,7 @@ pub(crate) struct Rules {
     audiences: Vec<String>,
     session_claim: String,
     max_age: Option<u64>,
-    policy: Option<PolicyName>,
+    policy: SessionPolicy,
 }
 
 /// Whether claims must say whose they are.
@@ -42,7 +43,7 @@ pub(crate) struct Genuine {
     pub(crate) token_id: Arc<str>,
     /// From when, until when.
     pub(crate) good: Range<UnixSeconds>,
-    pub(crate) policy: Option<PolicyName>,
+    pub(crate) confined: Confined,
     pub(crate) claims: Map<String, Value>,
 }
 
@@ -87,7 +88,7 @@ impl Rules {
             subject: subject.into(),
             token_id: token_id(&claims, token),
             good,
-            policy: self.policy.clone(),
+            confined: self.policy.judge(&claims)?,
             claims,
         })
     }

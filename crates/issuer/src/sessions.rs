@@ -18,8 +18,9 @@ use crate::{
 
 /// Verifies tokens of the issuers that the owner trusts. Cheap to clone.
 ///
-/// One identity is one session: its id is `x_` and 26 characters, made of the issuer and the session claim, so that
-/// two issuers cannot speak of the same session and no id can be mistaken for one of ours.
+/// One identity is one session: its id is `x_` and 26 characters, made of the issuer, the session claim, and what its
+/// policy is chosen by if each has one of its own. So two issuers cannot speak of the same session, two that have
+/// different policies cannot share one, and no id can be mistaken for one of ours.
 #[derive(Clone)]
 pub struct Issuers(Arc<Trust<Arc<TokenClaims>>>);
 
@@ -91,14 +92,19 @@ impl fmt::Debug for Issuers {
 }
 
 fn session(genuine: Genuine) -> Result<Arc<TokenClaims>, &'static str> {
-    let identity = [genuine.issuer.as_bytes(), genuine.subject.as_bytes()].join(&0);
+    let mut identity = [genuine.issuer.as_bytes(), genuine.subject.as_bytes()].join(&0);
+    if let Some(key) = &genuine.confined.key {
+        // No subject has the separator in it, so this is none without a key.
+        identity.push(0);
+        identity.extend(key.as_bytes());
+    }
     let id = id::name_of("x_", &id::hash(&identity));
     Ok(Arc::new(TokenClaims {
         session: SessionId::parse(&id).ok_or("no session id")?,
         token_id: genuine.token_id,
         expires: genuine.good.end,
         terms: Terms {
-            policy: genuine.policy,
+            policy: genuine.confined.policy,
             ..Terms::default()
         },
         origin: TokenOrigin::External {

@@ -14,8 +14,8 @@ use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE},
 };
-use outgate_issuer::{Algorithm, IssuerConfig, Issuers};
-use outgate_journey::session::TokenOrigin;
+use outgate_issuer::{Algorithm, IssuerConfig, Issuers, SessionPolicy};
+use outgate_journey::session::{PolicyName, TokenOrigin};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::{
@@ -921,7 +921,7 @@ fn a_kubernetes_service_account_token_is_a_session_of_its_pod() {
     ] {
         let config = IssuerConfig {
             session_claim: path.to_owned(),
-            policy: outgate_journey::session::PolicyName::parse("read-only"),
+            policy: SessionPolicy::One(PolicyName::parse("read-only").unwrap()),
             ..file.config.clone()
         };
         let issuers = Issuers::new(vec![config], clock()).unwrap();
@@ -933,6 +933,57 @@ fn a_kubernetes_service_account_token_is_a_session_of_its_pod() {
         assert_eq!(session.origin, origin);
         assert_eq!(&*session.token_id, "ea28ed49-2e11-4280-9ec5-bc3d1d84661a");
         assert_eq!(session.terms.policy.as_ref().unwrap().as_str(), "read-only");
+    }
+}
+
+#[test]
+fn each_service_account_has_its_own_policy_and_session_and_no_other_has_any() {
+    let issuer = "https://kubernetes.default.svc.cluster.local";
+    for signer in [Signer::rsa("r", 0), Signer::p256("p")] {
+        let file = FileIssuer::new(issuer, &jwks([&signer]));
+        let map = [("team-a/agent", "coding"), ("team-b/agent", "search")];
+        let map = map.map(|(key, name)| (key.to_owned(), PolicyName::parse(name).unwrap()));
+        let config = IssuerConfig {
+            // Coarser than what policies are chosen by, and the same in all of these.
+            session_claim: "aud".to_owned(),
+            policy: SessionPolicy::ByClaim {
+                claims: vec![
+                    "kubernetes.io.namespace".to_owned(),
+                    "kubernetes.io.serviceaccount.name".to_owned(),
+                ],
+                map: map.into(),
+            },
+            ..file.config.clone()
+        };
+        let issuers = Issuers::new(vec![config], clock()).unwrap();
+        let judged = |namespace: Value, account: Value| {
+            let mut claims = with(claims(issuer), "aud", AUDIENCE);
+            claims["kubernetes.io"] =
+                json!({ "namespace": namespace, "serviceaccount": { "name": account } });
+            verify(&issuers, &signer.token(&claims), NOW)
+        };
+        let (a, b) = ("team-a".into(), "team-b".into());
+        let (a, b) = (
+            judged(a, "agent".into()).unwrap(),
+            judged(b, "agent".into()).unwrap(),
+        );
+        let names = [&a, &b].map(|it| it.terms.policy.as_ref().unwrap().as_str());
+        assert_eq!(names, ["coding", "search"]);
+        assert_ne!(a.session, b.session);
+        for (namespace, account) in [("team-a", "other"), ("team-c", "agent")] {
+            let found = judged(namespace.into(), account.into()).map(|_| ());
+            assert_eq!(found, Err(Invalid("no policy is for what it claims")));
+        }
+        for (namespace, account) in [
+            (Value::Null, "agent".into()),
+            ("team-a".into(), json!(["agent"])),
+            ("team-a".into(), "".into()),
+            ("".into(), "team-a/agent".into()),
+        ] {
+            let found = judged(namespace, account).map(|_| ());
+            let missing = "a claim that its policy is chosen by is missing";
+            assert_eq!(found, Err(Invalid(missing)));
+        }
     }
 }
 

@@ -49,6 +49,12 @@ impl DenySet {
         }
     }
 
+    /// The deployment-wide exceptions.
+    #[must_use]
+    pub const fn exceptions(&self) -> &AddressExceptions {
+        &self.exceptions
+    }
+
     /// The same exceptions, with `listeners` as the gateway's own sockets.
     #[must_use]
     pub fn with_listeners(&self, listeners: Arc<[SocketAddr]>) -> Self {
@@ -135,7 +141,7 @@ fn never_dialled(address: IpAddr) -> Option<&'static str> {
         IpAddr::V4(v4) if v4.is_multicast() || v4.is_broadcast() => {
             Some("multicast or broadcast address")
         }
-        IpAddr::V4(v4) if is_metadata_v4(v4) => Some("cloud metadata address"),
+        IpAddr::V4(v4) if METADATA_V4.contains(&v4) => Some("cloud metadata address"),
         IpAddr::V6(v6) if v6.is_unspecified() => Some("unspecified address"),
         IpAddr::V6(v6) if v6.is_multicast() => Some("multicast address"),
         IpAddr::V6(v6) if v6 == METADATA_V6 => Some("cloud metadata address"),
@@ -143,19 +149,40 @@ fn never_dialled(address: IpAddr) -> Option<&'static str> {
     }
 }
 
+/// The ranges of addresses that no exception opens, for a plane that judges them once more.
+#[must_use]
+pub fn never_dialled_ranges() -> Vec<IpNet> {
+    let unspecified = [
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    ];
+    let metadata = METADATA_V4.map(IpAddr::V4).into_iter();
+    let alone = metadata
+        .chain([IpAddr::V6(METADATA_V6), IpAddr::V4(Ipv4Addr::BROADCAST)])
+        .chain(unspecified);
+    let multicast = [
+        IpNet::V4(v4(224, 0, 0, 0, 4)),
+        IpNet::V6(v6(0xff00, 0, 0, 8)),
+    ];
+    alone.map(IpNet::from).chain(multicast).collect()
+}
+
+/// The ranges that are dialled only by an exception, for a plane that judges them once more.
+pub fn special_ranges() -> impl Iterator<Item = IpNet> {
+    let v4 = SPECIAL_V4.iter().map(|(net, _)| IpNet::V4(*net));
+    v4.chain(SPECIAL_V6.iter().map(|(net, _)| IpNet::V6(*net)))
+}
+
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 /// AWS, Azure, GCP and others; ECS task credentials; Alibaba; Azure's wire server.
-fn is_metadata_v4(address: Ipv4Addr) -> bool {
-    matches!(
-        address.octets(),
-        [169, 254, 169, 254]
-            | [169, 254, 170, 2]
-            | [169, 254, 170, 23]
-            | [100, 100, 100, 200]
-            | [168, 63, 129, 16]
-    )
-}
+const METADATA_V4: [Ipv4Addr; 5] = [
+    Ipv4Addr::new(169, 254, 169, 254),
+    Ipv4Addr::new(169, 254, 170, 2),
+    Ipv4Addr::new(169, 254, 170, 23),
+    Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(168, 63, 129, 16),
+];
 
 fn special_range(address: IpAddr) -> Option<&'static str> {
     match address {
@@ -288,6 +315,30 @@ mod tests {
             "168.63.129.16",
         ] {
             assert!(!allowed(&set, &rule, no), "{no}");
+        }
+    }
+
+    #[test]
+    fn the_ranges_that_are_told_are_those_that_are_judged() {
+        let open = exceptions(&["0.0.0.0/0", "::/0"], &[]);
+        for net in never_dialled_ranges() {
+            for ip in [net.network(), net.broadcast()] {
+                assert!(
+                    DenySet::default()
+                        .judge(SocketAddr::new(ip, 443), &open)
+                        .is_err(),
+                    "{ip}"
+                );
+            }
+        }
+        for net in special_ranges() {
+            let ip = SocketAddr::new(net.network(), 443);
+            assert!(
+                DenySet::default()
+                    .judge(ip, &AddressExceptions::default())
+                    .is_err(),
+                "{ip}"
+            );
         }
     }
 

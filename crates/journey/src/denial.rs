@@ -87,6 +87,7 @@ deny_codes! {
     ServerNameMismatch "server_name_mismatch" 421 Client "The TLS server name differs from the tunnel's host." "Use the same host in CONNECT and in TLS.";
     EncryptedClientHello "encrypted_client_hello" 403 Policy "Encrypted ClientHello hides the server name and is not passed through." "Switch ECH off in the client.";
     TlsHandshakeFailed "tls_handshake_failed" 400 Client "The TLS handshake with the client failed." "Trust the gateway's CA and use TLS 1.2 or later.";
+    CaExpired "ca_expired" 503 Gateway "The CA of the gateway has expired, so it cannot terminate TLS." "Ask the operator to renew the CA.";
     // authorize
     MethodNotAllowed "method_not_allowed" 403 Policy "No rule allows this method here." "Use an allowed method, or ask the operator.";
     PathNotAllowed "path_not_allowed" 403 Policy "No rule allows this path." "Use an allowed path, or ask the operator.";
@@ -111,6 +112,12 @@ deny_codes! {
     UpstreamProtocol "upstream_protocol" 502 Upstream "The upstream broke the connection or the protocol." "Try again later.";
     // scrub
     ResponseUnscrubbable "response_unscrubbable" 502 Upstream "The response is encoded in a way that the gateway cannot check for credentials." "Ask for gzip, br, zstd or no encoding.";
+    // in front of a service: who calls
+    BearerMissing "bearer_missing" 401 Policy "No bearer token was presented." "Send a token of a trusted issuer: `Authorization: Bearer …`.";
+    BearerRepeated "bearer_repeated" 400 Client "More than one Authorization was presented." "Send exactly one Authorization field.";
+    BearerInvalid "bearer_invalid" 401 Policy "The bearer token is not a good token for this service." "Get a token of a trusted issuer with this service as its audience.";
+    BearerExpired "bearer_expired" 401 Policy "The bearer token has expired." "Get a fresh token.";
+    IssuerUnavailable "issuer_unavailable" 503 Gateway "The keys of the token's issuer are not known, so nothing can be verified." "Try again later; the operator can check the issuer's keys.";
     // the gateway's own state
     PolicyChanged "policy_changed" 403 Policy "The policy changed while the connection was open." "Open a new connection.";
     TooManyConnections "too_many_connections" 503 Gateway "The gateway has no room for another connection." "Try again later.";

@@ -46,6 +46,16 @@ impl Destination {
         self.transport
     }
 
+    /// As `Host` or `:authority` say it: the port only where it is not the scheme's own (RFC 9110 section 7.2).
+    #[must_use]
+    pub fn authority(&self) -> String {
+        if self.port == default_port(self) {
+            self.host.to_string()
+        } else {
+            self.to_string()
+        }
+    }
+
     /// The same host and port, spoken to in clear.
     #[must_use]
     pub fn in_clear(&self) -> Self {

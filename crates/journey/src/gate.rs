@@ -6,6 +6,7 @@
 //! A way in gathers the evidence below and calls [`judge_connection`] and [`judge_request`]; it decides nothing.
 
 mod connection;
+mod leaf;
 mod name;
 mod request;
 
@@ -24,8 +25,11 @@ pub use connection::{
     ConnectionPass, TunnelOpening, TunnelTreatment, count_connection, judge_connection,
     judge_dialled_address, judge_opening, opening_is_judged, resolve_destination, still_allowed,
 };
+pub use leaf::judge_leaf;
 pub use name::{NamePass, judge_name, resolve_name};
-pub use request::{RequestEvidence, judge_request};
+pub use request::{
+    PermittedRequest, RequestEvidence, judge_request, permit_request, resume_request,
+};
 
 /// What the journey needs from the plane that runs it.
 pub trait Plane {

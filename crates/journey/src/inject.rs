@@ -87,6 +87,20 @@ impl<L> InjectionPlan<L> {
     pub fn is_injected_destination(&self) -> bool {
         self.admission.permit().allowed().rule().injection.is_some()
     }
+
+    /// The credential that must not come back: the attached one, or the rule's, which an upstream may have kept from
+    /// another request. `None` where there is none, or it has no value.
+    pub fn lease_to_scrub(&self, credentials: &impl Credentials<Lease = L>) -> Option<L>
+    where
+        L: Clone,
+    {
+        if let Some(attachment) = &self.attachment {
+            return Some(attachment.lease.clone());
+        }
+        let rule = self.admission.permit().allowed().rule();
+        let injection = rule.injection.as_ref()?;
+        credentials.lease(&injection.credential).ok()
+    }
 }
 
 /// Whether the request itself presented a verified token. Only then a credential is drawn (S4).

@@ -92,7 +92,7 @@ pub fn strip_for_upstream(
             headers.remove(name);
         }
     }
-    strip_underscore_twins(headers, policy, rule);
+    strip_twins(headers, policy, rule);
     let revealing: Vec<HeaderName> = headers
         .iter()
         .filter(|(_, value)| {
@@ -107,8 +107,17 @@ pub fn strip_for_upstream(
     }
 }
 
-/// Many servers take `x_api_key` for `x-api-key`. Where a field is judged or replaced, its twin is taken out.
-fn strip_underscore_twins(headers: &mut HeaderMap, policy: &Policy, rule: &Rule) {
+/// The name that servers may take a field's for, if that is not its own. Many take `x_api_key` for `x-api-key`; those that
+/// hand fields on as variables (RFC 3875, section 4.1.18) may take `x.api.key` and `x!api!key` for it, too.
+#[must_use]
+pub fn twin_of(name: &HeaderName) -> Option<String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let name = name.as_str();
+    (!name.chars().all(is_plain)).then(|| name.replace(|c| !is_plain(c), "-"))
+}
+
+/// Where a field is judged or replaced, its twins are taken out.
+fn strip_twins(headers: &mut HeaderMap, policy: &Policy, rule: &Rule) {
     let injected = match &rule.injection {
         Some(Injection {
             form: InjectionForm::Header { name, .. },
@@ -118,8 +127,7 @@ fn strip_underscore_twins(headers: &mut HeaderMap, policy: &Policy, rule: &Rule)
     };
     let requests = &rule.requests;
     let judged = requests.allow.iter().chain(&requests.deny);
-    let is_twin = |name: &HeaderName| {
-        let dashed = name.as_str().replace('_', "-");
+    let is_twin = |dashed: String| {
         let credentials = CREDENTIAL_HEADERS.iter().chain(policy.token_headers());
         let replaced = credentials.chain(injected).any(|known| *known == *dashed);
         let overrides = OVERRIDE_HEADERS.iter().any(|known| *known == *dashed);
@@ -132,7 +140,7 @@ fn strip_underscore_twins(headers: &mut HeaderMap, policy: &Policy, rule: &Rule)
     };
     let twins: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| name.as_str().contains('_') && is_twin(name))
+        .filter(|name| twin_of(name).is_some_and(is_twin))
         .cloned()
         .collect();
     for name in twins {

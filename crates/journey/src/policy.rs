@@ -19,7 +19,9 @@ use crate::{
 };
 
 pub use bounds::{DestinationLimits, Rate, SessionBounds, SessionLimits};
-pub use credential::{CredentialName, CredentialSource, Injection, InjectionForm};
+pub use credential::{
+    CredentialName, CredentialSource, Injection, InjectionForm, PlaneAddress, SdsSource, TlsFiles,
+};
 
 /// A TCP port, 1 to 65535.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -30,6 +30,10 @@ pub enum Entry {
     Dns,
     /// What the session's network namespace refused without asking anybody: how much of it, told once.
     Namespace,
+    /// A request to the service that this gateway stands in front of, inside TLS.
+    Inbound,
+    /// The same in clear.
+    InboundPlain,
     /// Bytes that never became a request.
     Listener,
 }
@@ -47,9 +51,20 @@ impl Entry {
             Self::TransparentPlain => "transparent-plain",
             Self::Dns => "dns",
             Self::Namespace => "namespace",
+            Self::Inbound => "inbound",
+            Self::InboundPlain => "inbound-plain",
             Self::Listener => "listener",
         }
     }
+}
+
+/// Who called a service that a gateway stands in front of, by a token that verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Who issued the token.
+    pub issuer: Arc<str>,
+    /// What the caller is called there.
+    pub subject: Arc<str>,
 }
 
 /// What was decided.
@@ -85,8 +100,10 @@ pub struct DecisionRecord {
     pub client: SocketAddr,
     /// Whose request.
     pub session: Option<SessionId>,
-    /// Which of its tokens.
+    /// Which of its tokens, or which of the caller's.
     pub token_id: Option<Arc<str>>,
+    /// Who called, where the request came from outside.
+    pub caller: Option<Caller>,
     /// What it named, canonical if it could be read, else as written, at most 255 bytes.
     pub host: Option<String>,
     /// The port.
@@ -138,6 +155,7 @@ impl DecisionRecord {
             client,
             session: None,
             token_id: None,
+            caller: None,
             host: None,
             port: None,
             posture: None,

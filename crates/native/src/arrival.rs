@@ -9,13 +9,15 @@ use http::HeaderMap;
 use outgate_journey::{
     denial::Denial,
     gate::{attribute, attribute_known},
+    record::Entry,
     session::{
         PresentedToken, Session, SessionId, Terms, TokenSlot, UnixSeconds, presented_to_proxy,
     },
 };
+use outgate_plane::{GatewayPlane, clock, trail::Trail};
 use outgate_session::{KeyError, KeyRing, Minted, SessionToken};
 
-use crate::shared::{NativePlane, Shared};
+use crate::shared::Shared;
 
 /// A session of this process's own, with the token of the moment.
 pub struct OwnSession {
@@ -74,16 +76,27 @@ impl Arrival {
     /// Whose connection it is at this moment, by the `Proxy-Authorization` in `headers` and by its listener.
     pub(crate) async fn attribute(
         &self,
-        plane: &NativePlane,
+        plane: &GatewayPlane,
         headers: Option<&HeaderMap>,
     ) -> Result<Option<Session>, Denial> {
         attribute(plane, &self.listener_token().beside(headers)).await
     }
 
+    /// Begins a record; of whose it is, what its socket says is known from here on.
+    pub(crate) fn begin_trail(&self, shared: &Shared, entry: Entry) -> Trail {
+        let mut trail = Trail::begin(shared, entry, self.client);
+        if self.own.is_some()
+            && let Ok(Some(session)) = self.attribute_by_listener(&shared.plane)
+        {
+            trail.note_session(&session);
+        }
+        trail
+    }
+
     /// Whose connection it is by its listener alone.
     pub(crate) fn attribute_by_listener(
         &self,
-        plane: &NativePlane,
+        plane: &GatewayPlane,
     ) -> Result<Option<Session>, Denial> {
         attribute_known(plane, &self.listener_token().beside(None))
     }
@@ -117,7 +130,7 @@ pub(crate) async fn keep_fresh(shared: Arc<Shared>, keys: Arc<KeyRing>, own: Arc
     loop {
         let ttl = own_ttl(&shared);
         tokio::time::sleep(ttl / 2).await;
-        match own.renew(&keys, ttl, crate::clock::unix_now()) {
+        match own.renew(&keys, ttl, clock::unix_now()) {
             Ok(expires) => {
                 if let Err(error) = shared.plane.sessions.renewed(own.id(), expires).await {
                     tracing::debug!(%error, "the session is over");

@@ -2,10 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -16,115 +13,23 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use outgate_control::sessions::Activity;
 use outgate_credential::ScrubBody;
-use outgate_journey::{
-    denial::DenyCode,
-    outgoing::strip_trailers_for_upstream,
-    policy::Rule,
-    session::{Session, SessionId},
-    tripwire::Tripwire,
+use outgate_journey::{denial::DenyCode, outgoing::strip_trailers_for_upstream, policy::Rule};
+use outgate_plane::{
+    Live,
+    budget::Budget,
+    clock::unix_now,
+    trail::{Meter, Trail, code_of},
 };
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::{
-    clock::unix_now,
+    answer::{BoxError, CutError},
     guard::ActiveExchange,
-    limits::SessionUse,
     pool::{Pool, PoolKey, Sender},
-    shared::{Live, Shared},
-    trail::{Trail, code_of},
-    tripwire::Seen,
+    shared::Shared,
 };
-
-/// Any error of a body: whatever it is, the stream is cut.
-pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// What one exchange has carried. Shared between its two directions and its record.
-#[derive(Default)]
-pub(crate) struct Meter {
-    /// Towards the upstream.
-    pub(crate) bytes_out: AtomicU64,
-    /// Towards the client.
-    pub(crate) bytes_in: AtomicU64,
-    /// Credentials taken out of the answer.
-    pub(crate) scrubbed: Arc<AtomicU64>,
-    /// Why the gateway cut it, if it did.
-    pub(crate) cut: OnceLock<DenyCode>,
-    /// Of the session whose exchange it is: bytes that move keep it from being idle.
-    activity: OnceLock<Arc<Activity>>,
-}
-
-impl Meter {
-    /// Says whose exchange it is.
-    pub(crate) fn is_of(&self, activity: &Arc<Activity>) {
-        let _ = self.activity.set(Arc::clone(activity));
-    }
-
-    /// Counts bytes towards the upstream.
-    pub(crate) fn count_out(&self, bytes: usize) {
-        self.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.note_activity();
-    }
-
-    /// Counts bytes towards the guest.
-    pub(crate) fn count_in(&self, bytes: usize) {
-        self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.note_activity();
-    }
-
-    fn note_activity(&self) {
-        if let Some(activity) = self.activity.get() {
-            activity.note();
-        }
-    }
-}
-
-/// The stream was ended by the gateway.
-#[derive(Debug, thiserror::Error)]
-#[error("cut by the gateway: {0}")]
-pub(crate) struct CutError(pub(crate) DenyCode);
-
-/// The session's upload budget, charged as bytes go out, and what the tripwire makes of them.
-#[derive(Clone)]
-pub(crate) struct Budget {
-    shared: Arc<Shared>,
-    session: SessionId,
-    used: Arc<SessionUse>,
-    limit: Option<u64>,
-    wire: Option<Tripwire>,
-}
-
-impl Budget {
-    /// A session's budget, where the policy bounds or watches what it sends.
-    pub(crate) fn of(shared: &Arc<Shared>, live: &Live, session: &Session) -> Option<Self> {
-        let limit = live.policy.bounds_of(session).bytes_out;
-        let wire = live.policy.tripwire().copied();
-        if limit.is_none() && wire.is_none() {
-            return None;
-        }
-        Some(Self {
-            shared: Arc::clone(shared),
-            session: session.id().clone(),
-            used: shared.plane.limits.of(session.id()),
-            limit,
-            wire,
-        })
-    }
-
-    /// Counts bytes; `Err` once the budget is used up, or the tripwire has ended the session.
-    pub(crate) fn charge(&self, bytes: usize) -> Result<(), DenyCode> {
-        let bytes = bytes as u64;
-        if !self.used.charge(bytes, self.limit) {
-            return Err(DenyCode::BytesLimit);
-        }
-        let Some(wire) = &self.wire else {
-            return Ok(());
-        };
-        let seen = Seen::BytesOut(bytes);
-        self.shared.watch(wire, &self.used, &self.session, seen)
-    }
-}
 
 pin_project! {
     /// A guest's request body on its way to the upstream.
@@ -202,7 +107,7 @@ impl Body for RequestBody {
             other => return other.map_err(Into::into),
         };
         if let Some(data) = frame.data_ref() {
-            this.meter.count_out(data.len());
+            this.meter.carry_out(data);
             if let Some(Err(code)) = this.budget.as_ref().map(|budget| budget.charge(data.len())) {
                 let _ = this.meter.cut.set(code);
                 return Poll::Ready(Some(Err(CutError(code).into())));
@@ -343,7 +248,7 @@ impl Body for UpstreamBody {
                 *this.armed = false;
                 this.active.note_progress();
                 if let (Some(data), Some(trail)) = (frame.data_ref(), &this.trail) {
-                    trail.meter().count_in(data.len());
+                    trail.meter().carry_in(data);
                 }
                 if this.inner.is_end_stream() {
                     finish(this.trail, this.connection);
@@ -407,50 +312,6 @@ impl Body for Scrubbed {
         match self {
             Self::Plain { body } => body.size_hint(),
             Self::Scrubbed { body } => body.size_hint(),
-        }
-    }
-}
-
-pin_project! {
-    /// What the guest gets.
-    #[project = AnswerProjection]
-    pub(crate) enum AnswerBody {
-        /// The gateway's own words.
-        Own { bytes: Option<Bytes> },
-        /// The upstream's.
-        Upstream { #[pin] body: UpstreamBody },
-    }
-}
-
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.project() {
-            AnswerProjection::Own { bytes } => {
-                Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))))
-            }
-            AnswerProjection::Upstream { body } => body.poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Own { bytes } => bytes.is_none(),
-            Self::Upstream { body } => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Own { bytes } => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
-            }
-            Self::Upstream { body } => body.size_hint(),
         }
     }
 }

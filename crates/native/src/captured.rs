@@ -11,22 +11,29 @@ use outgate_journey::{
     policy::Port,
     record::Entry,
 };
+use outgate_plane::{Live, trail::Trail};
 use outgate_wire::client_hello::ClientHello;
 
 use crate::{
     carrier::{Carrier, Carries},
     connect::{GuestConnection, admit},
-    shared::{Live, Shared},
-    trail::Trail,
+    dialled::Capturing,
+    shared::Shared,
     tunnel::{carry, carry_opened, read_hello, turn_away},
 };
 
 /// Serves a captured connection.
-pub(crate) async fn serve(shared: &Arc<Shared>, mut guest: GuestConnection) {
-    let Ok(dialled) = guest.stream.local_addr() else {
-        return;
+pub(crate) async fn serve(shared: &Arc<Shared>, mut guest: GuestConnection, capturing: Capturing) {
+    let dialled = match capturing.dialled(&guest.stream) {
+        Ok(dialled) => dialled,
+        Err(denial) => {
+            let mut trail = guest.arrival.begin_trail(shared, Entry::Transparent);
+            if let Ok(own) = guest.stream.local_addr() {
+                trail.note_dialled(own);
+            }
+            return turn_away(guest, trail, &denial).await;
+        }
     };
-    let dialled = SocketAddr::new(dialled.ip().to_canonical(), dialled.port());
     let Some(port) = Port::new(dialled.port()) else {
         return;
     };
@@ -46,7 +53,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, mut guest: GuestConnection) {
     }
     let read = tokio::select! {
         read = read_hello(&mut guest, live.timeouts.handshake) => read,
-        () = shared.stopping.cancelled() => return,
+        () = shared.last_call_is_over() => return,
     };
     match read {
         Ok(Some(hello)) => serve_tls(shared, guest, dialled, port, live, hello).await,
@@ -68,7 +75,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, mut guest: GuestConnection) {
 }
 
 fn begin(shared: &Arc<Shared>, guest: &GuestConnection, dialled: SocketAddr) -> Trail {
-    let mut trail = Trail::begin(shared, Entry::Transparent, &guest.arrival);
+    let mut trail = guest.arrival.begin_trail(shared, Entry::Transparent);
     trail.note_dialled(dialled);
     trail
 }

@@ -1,32 +1,21 @@
 //! One guest connection that carries HTTP requests: the evidence that all of its requests share, and the loop that
 //! serves it until it ends, its session is ended, the policy forbids it or the gateway stops.
 
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use futures_util::future::select_all;
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
-    server::conn::{http1, http2},
     service::{Service, service_fn},
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use outgate_config::Timeouts;
-use outgate_control::sessions::Activity;
 use outgate_journey::{
     denial::Denial,
     destination::Destination,
-    gate::{ConnectionPass, count_connection, still_allowed},
-    policy::AllowedDestination,
+    gate::{ConnectionPass, still_allowed},
     record::Entry,
-    session::{Session, SessionId},
 };
+use outgate_plane::connection::ConnectionUse;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
@@ -34,23 +23,14 @@ use tokio::{
 };
 
 use crate::{
+    answer::AnswerBody,
     arrival::Arrival,
-    body::AnswerBody,
+    body::UpstreamBody,
     exchange::exchange,
     guard::{GuardState, GuardTimeouts, Guarded},
-    limits::ConnectionSlot,
-    metered::Metered,
-    shared::{Live, Shared},
+    server::{self, End, Ending, StallCheck},
+    shared::Shared,
 };
-
-/// How many pairs of session and destination one connection is counted for at once.
-const MAX_COUNTED: usize = 64;
-/// How many streams one HTTP/2 connection has open at once.
-const MAX_STREAMS: u32 = 256;
-/// Decoded size of an HTTP/2 header block, in bytes.
-const MAX_HEADER_LIST: u32 = 64 * 1024;
-/// How much of an HTTP/2 answer waits for a slow guest, per stream, in bytes.
-const MAX_SEND_BUFFER: usize = 256 * 1024;
 
 /// What a connection says about all of its requests.
 pub(crate) enum Carries {
@@ -75,9 +55,8 @@ pub(crate) struct Carrier {
     pub(crate) arrival: Arrival,
     pub(crate) carries: Carries,
     pub(crate) guard: Arc<GuardState>,
-    counted: Mutex<Vec<(SessionId, Destination, ConnectionSlot)>>,
-    /// The sessions that were seen on it, each with the signal that ends it.
-    sessions: watch::Sender<Vec<Arc<Activity>>>,
+    /// Whom it is counted for, and whose end is its own.
+    pub(crate) uses: ConnectionUse,
 }
 
 impl Carrier {
@@ -87,8 +66,7 @@ impl Carrier {
             arrival,
             carries,
             guard: GuardState::new(shared.marker.clone()),
-            counted: Mutex::default(),
-            sessions: watch::Sender::default(),
+            uses: ConnectionUse::default(),
         })
     }
 
@@ -100,93 +78,17 @@ impl Carrier {
         }
     }
 
-    /// Keeps a slot that was counted before the connection carried requests.
-    pub(crate) fn keep_slot(
-        &self,
-        session: &Session,
-        destination: &Destination,
-        slot: ConnectionSlot,
-    ) {
-        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        counted.push((session.id().clone(), destination.clone(), slot));
-        self.follow(session);
-    }
-
-    /// Ends the connection with the session, also while the guest takes nothing and no body is asked for its bytes.
-    fn follow(&self, session: &Session) {
-        let activity = self.shared.plane.sessions.activity(session.claims());
-        self.sessions.send_if_modified(|known| {
-            let is_new = !known.iter().any(|other| Arc::ptr_eq(other, &activity));
-            if is_new {
-                known.push(activity);
-            }
-            is_new
-        });
-    }
-
-    /// Counts this connection for a session and destination, the first time that they are seen on it.
-    pub(crate) fn count(
-        &self,
-        live: &Live,
-        session: &Session,
-        allowed: &AllowedDestination,
-    ) -> Result<(), Denial> {
-        let destination = allowed.destination();
-        let is_counted = |counted: &Vec<(SessionId, Destination, _)>| {
-            counted.iter().any(|(id, known, _)| {
-                id == session.id()
-                    && known.host() == destination.host()
-                    && known.port() == destination.port()
-            })
-        };
-        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_counted(&counted) {
-            return Ok(());
-        }
-        // One connection may name any number of destinations; the oldest are counted anew if they come back.
-        if counted.len() >= MAX_COUNTED {
-            counted.remove(0);
-        }
-        let slot = count_connection(&self.shared.plane, &live.policy, session, allowed)?;
-        counted.push((session.id().clone(), destination.clone(), slot));
-        self.follow(session);
-        Ok(())
-    }
-
     /// Serves HTTP/1.1 until the connection ends.
     pub(crate) async fn serve_http1<T>(self: &Arc<Self>, io: T, prefix: BytesMut)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let timeouts = self.shared.live().timeouts;
-        let wait = GuardTimeouts {
-            head: timeouts.head,
-            idle: timeouts.idle,
-        };
-        let io = TokioIo::new(Guarded::new(io, prefix, Arc::clone(&self.guard), wait));
-        let mut connection = std::pin::pin!(
-            http1::Builder::new()
-                .max_headers(outgate_wire::http1::MAX_FIELDS)
-                .max_buf_size(outgate_wire::http1::MAX_HEAD * 2)
-                .preserve_header_case(true)
-                .auto_date_header(false)
-                .header_read_timeout(None)
-                .serve_connection(io, self.service())
-                .with_upgrades()
-        );
-        let mut ending = self.ending();
-        loop {
-            tokio::select! {
-                result = connection.as_mut() => {
-                    if let Err(error) = result { tracing::debug!(%error, "guest connection ended"); }
-                    return;
-                }
-                end = ending.next() => match end {
-                    End::Gracefully => connection.as_mut().graceful_shutdown(),
-                    End::AtOnce => return,
-                }
-            }
-        }
+        let wait = GuardTimeouts::from(&self.shared.live().timeouts);
+        let io = Guarded::new(io, prefix, Arc::clone(&self.guard), wait);
+        // Closed at once, it would be reset under a request that is on its way: each answer says by itself that it is the
+        // last one.
+        let ending = self.ends(OnStop::LastCall);
+        server::serve_http1(io, self.service(), ending).await;
     }
 
     /// Serves HTTP/2 until the connection ends.
@@ -195,47 +97,15 @@ impl Carrier {
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let idle = self.shared.live().timeouts.idle;
-        let mut connection = std::pin::pin!(
-            http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .keep_alive_interval(Duration::from_secs(30))
-                .keep_alive_timeout(Duration::from_secs(20))
-                .max_concurrent_streams(MAX_STREAMS)
-                .max_header_list_size(MAX_HEADER_LIST)
-                .max_send_buf_size(MAX_SEND_BUFFER)
-                .initial_stream_window_size(256 * 1024)
-                .initial_connection_window_size(1024 * 1024)
-                .auto_date_header(false)
-                .serve_connection(TokioIo::new(Metered::new(io)), self.service())
-        );
-        let mut ending = self.ending();
-        let mut check_idle = tokio::time::interval(idle.max(Duration::from_millis(100)));
-        check_idle.tick().await;
-        let mut was_idle = false;
-        loop {
-            tokio::select! {
-                result = connection.as_mut() => {
-                    if let Err(error) = result { tracing::debug!(%error, "guest connection ended"); }
-                    return;
-                }
-                end = ending.next() => match end {
-                    End::Gracefully => connection.as_mut().graceful_shutdown(),
-                    End::AtOnce => return,
-                },
-                _ = check_idle.tick() => {
-                    if std::mem::replace(&mut was_idle, self.guard.is_idle()) && was_idle {
-                        connection.as_mut().graceful_shutdown();
-                    }
-                }
-            }
-        }
+        let ending = self.ends(OnStop::Finish);
+        server::serve_http2(io, idle, &self.guard, self.service(), ending).await;
     }
 
     fn service(
         self: &Arc<Self>,
     ) -> impl Service<
         Request<Incoming>,
-        Response = Response<AnswerBody>,
+        Response = Response<AnswerBody<UpstreamBody>>,
         Error = Infallible,
         Future: Send + 'static,
     > + use<> {
@@ -246,13 +116,16 @@ impl Carrier {
         })
     }
 
-    fn ending(&self) -> Ending<'_> {
-        Ending {
+    fn ends(&self, on_stop: OnStop) -> Ends<'_> {
+        let mut reloads = self.shared.reloads.subscribe();
+        // A policy that came since the tunnel was judged is not told again: judged once more at the start.
+        reloads.mark_changed();
+        Ends {
             carrier: self,
-            reloads: self.shared.reloads.subscribe(),
-            is_graceful: false,
-            stall: stall_check(&self.shared.live().timeouts),
-            progress: None,
+            reloads,
+            on_stop: Some(on_stop),
+            last_call: None,
+            stall: StallCheck::new(&self.guard, &self.shared.live().timeouts),
         }
     }
 
@@ -267,76 +140,83 @@ impl Carrier {
             }
         }
     }
+}
 
-    /// Waits until any session that was seen on the connection is ended.
-    async fn session_ended(&self) {
-        let mut sessions = self.sessions.subscribe();
+/// What a connection does when the gateway is told to stop.
+enum OnStop {
+    /// Finishes.
+    Finish,
+    /// Finishes once nothing was asked for during the last call.
+    LastCall,
+}
+
+/// What ends a guest's connection from outside.
+struct Ends<'a> {
+    carrier: &'a Carrier,
+    reloads: watch::Receiver<u64>,
+    /// Until the gateway stops.
+    on_stop: Option<OnStop>,
+    /// While there is one: how it goes.
+    last_call: Option<LastCall>,
+    stall: StallCheck,
+}
+
+/// Looks whether the connection is used, from the stop of the gateway on.
+struct LastCall {
+    looks: Interval,
+    wait: Duration,
+    idle_since: Option<Instant>,
+}
+
+/// How often it is looked.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+impl LastCall {
+    fn begin(wait: Duration) -> Self {
+        Self {
+            looks: tokio::time::interval(LOOK_EVERY),
+            wait,
+            idle_since: None,
+        }
+    }
+
+    /// Waits until the connection has been idle for the whole of it.
+    async fn is_over(&mut self, guard: &GuardState) {
         loop {
-            let seen = sessions.borrow_and_update().clone();
-            let any = seen.iter().map(|it| Box::pin(it.cut().cancelled()));
-            tokio::select! {
-                () = first_of(any) => return,
-                changed = sessions.changed() => if changed.is_err() {
-                    return;
-                },
+            let now = self.looks.tick().await;
+            if !guard.is_idle() {
+                self.idle_since = None;
+            } else if now.duration_since(*self.idle_since.get_or_insert(now)) >= self.wait {
+                return;
             }
         }
     }
 }
 
-async fn first_of<F: Future<Output = ()> + Unpin>(futures: impl Iterator<Item = F>) {
-    let futures: Vec<F> = futures.collect();
-    if futures.is_empty() {
-        std::future::pending().await
-    } else {
-        select_all(futures).await;
+async fn over(call: Option<&mut LastCall>, guard: &GuardState) {
+    match call {
+        Some(call) => call.is_over(guard).await,
+        None => std::future::pending().await,
     }
 }
 
-/// How a connection is ended from outside.
-enum End {
-    /// Exchanges finish, no new ones begin.
-    Gracefully,
-    /// Now.
-    AtOnce,
-}
-
-struct Ending<'a> {
-    carrier: &'a Carrier,
-    reloads: watch::Receiver<u64>,
-    is_graceful: bool,
-    stall: Interval,
-    /// What the exchanges had let on when it was looked at last; `None` while there was none.
-    progress: Option<u64>,
-}
-
-/// Longer than any exchange may take to let the next byte on, whichever side it waits for.
-fn stall_check(timeouts: &Timeouts) -> Interval {
-    let period = timeouts.idle.max(timeouts.response) + Duration::from_secs(1);
-    tokio::time::interval_at(Instant::now() + period, period)
-}
-
-impl Ending<'_> {
-    /// Whether exchanges go on and none of them has moved since the last look: the guest takes nothing.
-    fn is_stalled(&mut self) -> bool {
-        let guard = &self.carrier.guard;
-        let now = (!guard.is_idle()).then(|| guard.progress());
-        let before = std::mem::replace(&mut self.progress, now);
-        now.is_some() && now == before
-    }
-
+impl Ending for Ends<'_> {
     async fn next(&mut self) -> End {
         let shared = &self.carrier.shared;
         loop {
             tokio::select! {
-                () = self.carrier.session_ended() => return End::AtOnce,
+                _ = self.carrier.uses.session_ended() => return End::AtOnce,
                 () = shared.killing.cancelled() => return End::AtOnce,
-                _ = self.stall.tick() => if self.is_stalled() {
-                    return End::AtOnce;
-                },
-                () = shared.stopping.cancelled(), if !self.is_graceful => {
-                    self.is_graceful = true;
-                    return End::Gracefully;
+                () = self.stall.found() => return End::AtOnce,
+                () = over(self.last_call.as_mut(), &self.carrier.guard) => {
+                    self.last_call = None;
+                    return End::Finish;
+                }
+                () = shared.stopping.cancelled(), if self.on_stop.is_some() => {
+                    if let Some(OnStop::Finish) = self.on_stop.take() {
+                        return End::Finish;
+                    }
+                    self.last_call = Some(LastCall::begin(shared.last_call()));
                 }
                 changed = self.reloads.changed() => {
                     if changed.is_err() {

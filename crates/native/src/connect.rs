@@ -8,25 +8,20 @@ use http::{HeaderMap, Method, Version};
 use outgate_journey::{
     denial::Denial,
     destination::identify_connect,
-    gate::{
-        ConnectionPass, count_connection, judge_connection, opening_is_judged, resolve_destination,
-    },
-    policy::Posture,
+    gate::{ConnectionPass, judge_connection, opening_is_judged},
     record::Entry,
     resolve::ResolvedDestination,
 };
+use outgate_plane::{
+    Live,
+    answer::{Afterwards, Challenge, refuse, to_wire},
+    connection::{AdmittedConnection, admit_connection},
+    limits::ConnectionSlot,
+    trail::Trail,
+};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use crate::{
-    answer::{Afterwards, Challenge, refuse, to_wire},
-    arrival::Arrival,
-    dial::dial,
-    limits::ConnectionSlot,
-    shared::{Live, Shared},
-    trail::Trail,
-    tripwire::Seen,
-    tunnel::carry,
-};
+use crate::{arrival::Arrival, dial::dial, shared::Shared, tunnel::carry};
 
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 
@@ -57,7 +52,7 @@ pub(crate) async fn connect(
     mut guest: GuestConnection,
     request: ConnectRequest,
 ) -> Connect {
-    let mut trail = Trail::begin(shared, Entry::Connect, &guest.arrival);
+    let mut trail = guest.arrival.begin_trail(shared, Entry::Connect);
     trail.note_request(
         &Method::CONNECT,
         Some(&request.target),
@@ -133,26 +128,12 @@ pub(crate) async fn admit(
     pass: ConnectionPass,
     trail: &mut Trail,
 ) -> Result<Admitted, Denial> {
-    let mut slot = None;
-    if let Some(session) = pass.session() {
-        trail.note_session(session);
-        let allowed = pass.allowed();
-        slot = Some(count_connection(
-            &shared.plane,
-            &live.policy,
-            session,
-            allowed,
-        )?);
-        let host = allowed.destination().host();
-        let shows_requests = allowed.rule().posture == Posture::Bump || allowed.rule().plaintext;
-        let seen = if shows_requests {
-            Seen::Connection(host)
-        } else {
-            Seen::Request(host)
-        };
-        shared.watch_session(&live, session, seen)?;
-    }
-    let resolved = resolve_destination(&shared.plane, &live.policy, pass.allowed().clone()).await?;
+    let AdmittedConnection {
+        live,
+        pass,
+        slot,
+        resolved,
+    } = admit_connection(shared, live, pass, trail).await?;
     let dialled = if opening_is_judged(pass.allowed().rule()) {
         None
     } else {

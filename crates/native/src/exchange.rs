@@ -1,41 +1,42 @@
 //! One request and its answer. [`exchange`] is the one exit: it owns the record and turns a denial into an answer;
 //! [`carry`] is the journey, top to bottom, and leaves by `?`.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Version, header::CONNECTION, request::Parts,
 };
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use outgate_journey::{
-    denial::{Denial, DenyCode, Fault},
+    denial::{Denial, DenyCode},
     destination::{Destination, identify_absolute_form, identify_captured},
     gate::{RequestEvidence, judge_request},
     policy::Port,
     session::Session,
 };
-
-use crate::{
-    answer::{Afterwards, Challenge, denial_of, refuse},
-    body::AnswerBody,
-    carrier::{Carrier, Carries},
-    forward::{self, Forwarded},
+use outgate_plane::{
+    answer::{Challenge, afterwards, denial_of, refuse},
     trail::Trail,
     tripwire::Seen,
 };
 
-const DISCARD_BYTES: usize = 1024 * 1024;
-const DISCARD_WITHIN: Duration = Duration::from_millis(500);
+use crate::{
+    answer::AnswerBody,
+    body::UpstreamBody,
+    carrier::{Carrier, Carries},
+    forward::{self, Forwarded},
+    server::{discard, named_host},
+};
 
 /// Serves one request.
 pub(crate) async fn exchange(
     carrier: &Arc<Carrier>,
     request: Request<Incoming>,
-) -> Response<AnswerBody> {
+) -> Response<AnswerBody<UpstreamBody>> {
     let active = carrier.guard.begin_exchange();
-    let mut trail = Trail::begin(&carrier.shared, carrier.entry(), &carrier.arrival);
+    let mut trail = carrier
+        .arrival
+        .begin_trail(&carrier.shared, carrier.entry());
     if let Carries::Captured(dialled) = &carrier.carries {
         trail.note_dialled(*dialled);
     }
@@ -56,39 +57,22 @@ pub(crate) async fn exchange(
                 &denial,
                 trail.request_id(),
                 leg.challenge,
-                leg.afterwards(&denial, version),
+                afterwards(&denial, version),
             );
             trail.answer(own.status());
-            own.map(|bytes| AnswerBody::Own {
-                bytes: Some(bytes).filter(|bytes: &Bytes| !bytes.is_empty()),
-            })
+            own.map(AnswerBody::own)
         }
     };
-    // What follows an upgrade that did not happen cannot be told from what follows one that did.
-    if wants_upgrade
-        && response.status() != StatusCode::SWITCHING_PROTOCOLS
-        && version < Version::HTTP_2
+    // What follows an upgrade that did not happen cannot be told from what follows one that did; and what follows on a
+    // gateway that stops is another gateway's.
+    let is_last = wants_upgrade || carrier.shared.stopping.is_cancelled();
+    if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS && version < Version::HTTP_2
     {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
-}
-
-/// Reads what a refused request still brings, within bounds: closing on unread bytes would reset the connection, and
-/// the client would see that instead of the reason.
-async fn discard(mut body: Incoming) {
-    let mut left = DISCARD_BYTES;
-    let reading = async {
-        while let Some(Ok(frame)) = body.frame().await {
-            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-            if left == 0 {
-                return;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(DISCARD_WITHIN, reading).await;
 }
 
 /// How the leg towards the guest answers.
@@ -103,25 +87,6 @@ impl Leg {
             Carries::Captured(_) | Carries::Tunnelled { .. } => Challenge::Destination,
         };
         Self { challenge }
-    }
-
-    /// A connection whose input cannot be trusted is not used again.
-    fn afterwards(&self, denial: &Denial, version: Version) -> Afterwards {
-        let untrusted = matches!(
-            denial.code(),
-            DenyCode::MalformedRequest
-                | DenyCode::HeaderTooLarge
-                | DenyCode::RequestTimeout
-                | DenyCode::CleartextHttp2
-                | DenyCode::AuthorityMismatch
-                | DenyCode::PolicyChanged
-        );
-        let close = untrusted || denial.code().fault() == Fault::Gateway;
-        if close && version < Version::HTTP_2 {
-            Afterwards::Close
-        } else {
-            Afterwards::KeepAlive
-        }
     }
 }
 
@@ -167,7 +132,7 @@ async fn carry(
     let allowed = plan.admission().permit().allowed().clone();
     if let Some(session) = plan.admission().session() {
         trail.note_session(session);
-        carrier.count(&live, session, &allowed)?;
+        carrier.uses.count(shared, &live, session, &allowed)?;
         let host = allowed.destination().host();
         shared.watch_session(&live, session, Seen::Request(host))?;
     }
@@ -206,18 +171,4 @@ async fn identify(
             Ok((destination, arrival.attribute(plane, None).await?))
         }
     }
-}
-
-/// The host as written, for the record of a request that goes no further.
-fn named_host(parts: &Parts) -> Option<&str> {
-    parts
-        .uri
-        .authority()
-        .map(http::uri::Authority::as_str)
-        .or_else(|| {
-            parts
-                .headers
-                .get(http::header::HOST)
-                .and_then(|value| value.to_str().ok())
-        })
 }

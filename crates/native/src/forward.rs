@@ -12,20 +12,18 @@ use hyper::{body::Incoming, ext::ReasonPhrase, upgrade::OnUpgrade};
 use outgate_credential::{CredentialVersion, scrub_response};
 use outgate_journey::{
     denial::{Denial, DenyCode},
-    inject::{Credentials, InjectionPlan},
+    inject::InjectionPlan,
     outgoing::strip_for_guest,
 };
+use outgate_plane::{Live, budget::Budget, trail::Meter, trail::Trail};
 
 use crate::{
-    body::{
-        AnswerBody, Budget, Meter, RequestBody, ReturnToPool, Scrubbed, TrailerRules, UpstreamBody,
-    },
+    answer::AnswerBody,
+    body::{RequestBody, ReturnToPool, Scrubbed, TrailerRules, UpstreamBody},
     carrier::Carrier,
     guard::ActiveExchange,
     outgoing::Outgoing,
     pool::{PoolKey, Sender},
-    shared::Live,
-    trail::Trail,
     upgrade::{JudgedRequest, Upgraded, carry_upgrade},
 };
 
@@ -78,6 +76,7 @@ pub(crate) async fn forward(
         live: Arc::clone(live),
         rule: Arc::clone(allowed.rule()),
     };
+    trail.keep_bodies();
     let body = RequestBody::new(
         body,
         Arc::clone(trail.meter()),
@@ -97,7 +96,7 @@ pub(crate) async fn forward(
             peer: connected.peer,
         }),
     };
-    let lease = lease_to_scrub(carrier, &plan);
+    let lease = plan.lease_to_scrub(&carrier.shared.plane.credentials);
     let lease = lease.as_ref();
     let (response, body, upstream_upgrade) =
         admit_answer(answer, lease, guest_upgrade.is_some(), trail.meter())
@@ -131,27 +130,6 @@ fn charge_head(bytes: usize, budget: Option<&Budget>, meter: &Meter) -> Result<(
     Ok(())
 }
 
-/// The credential that must not come back: the attached one, or the rule's, which an upstream may have kept from
-/// another request.
-fn lease_to_scrub(carrier: &Carrier, plan: &Plan) -> Option<Arc<CredentialVersion>> {
-    if let Some(attachment) = plan.attachment() {
-        return Some(Arc::clone(attachment.lease()));
-    }
-    let injection = plan
-        .admission()
-        .permit()
-        .allowed()
-        .rule()
-        .injection
-        .as_ref()?;
-    carrier
-        .shared
-        .plane
-        .credentials
-        .lease(&injection.credential)
-        .ok()
-}
-
 impl Forwarded {
     /// Lets the answer on; the record goes with its body, or with the protocol that follows it.
     pub(crate) fn into_response(
@@ -159,7 +137,7 @@ impl Forwarded {
         carrier: &Arc<Carrier>,
         trail: Trail,
         active: ActiveExchange,
-    ) -> Response<AnswerBody> {
+    ) -> Response<AnswerBody<UpstreamBody>> {
         if let Some(upgrade) = self.upgrade {
             carry_upgrade(carrier, upgrade, trail, active);
             return self.response.map(|()| AnswerBody::Own { bytes: None });
@@ -175,7 +153,7 @@ impl Forwarded {
             cut,
             self.idle_after,
         );
-        self.response.map(|()| AnswerBody::Upstream { body })
+        self.response.map(|()| AnswerBody::Passed { body })
     }
 }
 

@@ -14,9 +14,11 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
+use outgate_config::Timeouts;
 use outgate_wire::http1::{HeadFault, Release, RequestStream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
     time::{Instant, Sleep},
 };
 use tokio_util::io::poll_read_buf;
@@ -26,49 +28,52 @@ const READ_SIZE: usize = 8 * 1024;
 const MAX_INFORMATIONAL: usize = 64 * 1024;
 
 /// What the guard and the service behind the HTTP library tell each other.
-pub(crate) struct GuardState {
+pub struct GuardState {
     fault: OnceLock<HeadFault>,
     marker: String,
     active: AtomicUsize,
     informational: Mutex<BytesMut>,
+    queued: Notify,
     progress: AtomicU64,
 }
 
 impl GuardState {
-    pub(crate) fn new(marker: String) -> Arc<Self> {
+    /// The state of one connection; `marker` is a path that no client can guess.
+    pub fn new(marker: String) -> Arc<Self> {
         Arc::new(Self {
             fault: OnceLock::new(),
             marker,
             active: AtomicUsize::new(0),
             informational: Mutex::default(),
+            queued: Notify::new(),
             progress: AtomicU64::new(0),
         })
     }
 
     /// The fault that the request with this path stands for.
-    pub(crate) fn fault_of(&self, path: &str) -> Option<HeadFault> {
+    pub fn fault_of(&self, path: &str) -> Option<HeadFault> {
         let is_marked = path.strip_prefix('/') == Some(&self.marker);
         if is_marked { self.fault() } else { None }
     }
 
     /// The fault that ended the connection's input, in a head or in a body.
-    pub(crate) fn fault(&self) -> Option<HeadFault> {
+    pub fn fault(&self) -> Option<HeadFault> {
         self.fault.get().copied()
     }
 
     /// Counts an exchange; while there is one, the connection is not idle.
-    pub(crate) fn begin_exchange(self: &Arc<Self>) -> ActiveExchange {
+    pub fn begin_exchange(self: &Arc<Self>) -> ActiveExchange {
         self.active.fetch_add(1, Ordering::Relaxed);
         ActiveExchange(Arc::clone(self))
     }
 
     /// Whether no exchange is going on.
-    pub(crate) fn is_idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.active.load(Ordering::Relaxed) == 0
     }
 
     /// How many pieces of bodies were let on.
-    pub(crate) fn progress(&self) -> u64 {
+    pub fn progress(&self) -> u64 {
         self.progress.load(Ordering::Relaxed)
     }
 
@@ -82,15 +87,22 @@ impl GuardState {
         if queued.len() + bytes.len() <= MAX_INFORMATIONAL {
             queued.extend_from_slice(bytes);
         }
+        drop(queued);
+        self.queued.notify_one();
+    }
+
+    /// Waits until an interim answer was queued.
+    pub(crate) async fn informational_queued(&self) {
+        self.queued.notified().await;
     }
 }
 
 /// An exchange that is going on.
-pub(crate) struct ActiveExchange(Arc<GuardState>);
+pub struct ActiveExchange(Arc<GuardState>);
 
 impl ActiveExchange {
     /// Notes that a piece of its body was let on.
-    pub(crate) fn note_progress(&self) {
+    pub fn note_progress(&self) {
         self.0.progress.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -103,15 +115,24 @@ impl Drop for ActiveExchange {
 
 /// How long the guard waits.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct GuardTimeouts {
+pub struct GuardTimeouts {
     /// For the rest of a head whose first byte came.
-    pub(crate) head: Duration,
+    pub head: Duration,
     /// For the next head.
-    pub(crate) idle: Duration,
+    pub idle: Duration,
+}
+
+impl From<&Timeouts> for GuardTimeouts {
+    fn from(timeouts: &Timeouts) -> Self {
+        Self {
+            head: timeouts.head,
+            idle: timeouts.idle,
+        }
+    }
 }
 
 /// A connection whose input is judged.
-pub(crate) struct Guarded<T> {
+pub struct Guarded<T> {
     io: T,
     state: Arc<GuardState>,
     requests: RequestStream,
@@ -139,12 +160,7 @@ enum Waiting {
 
 impl<T: AsyncRead + Unpin> Guarded<T> {
     /// Guards a connection on which `prefix` has arrived already.
-    pub(crate) fn new(
-        io: T,
-        prefix: BytesMut,
-        state: Arc<GuardState>,
-        timeouts: GuardTimeouts,
-    ) -> Self {
+    pub fn new(io: T, prefix: BytesMut, state: Arc<GuardState>, timeouts: GuardTimeouts) -> Self {
         Self {
             io,
             state,

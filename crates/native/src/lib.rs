@@ -1,48 +1,37 @@
 //! The native data plane: listeners, entries, TLS, upstream pool, relay, drain.
 //!
 //! An entry ([`listener`], [`connect`], [`exchange`]) gathers evidence and asks the journey; what the journey lets
-//! through goes to [`forward`] and [`relay`]. [`trail`] follows every exchange into the audit trail, and [`answer`]
-//! is the one place that says no.
+//! through goes to [`forward`] and [`relay`]. What other planes need as well, the record of an exchange and the answer to
+//! a refused one among it, is in `outgate_plane`.
 
-mod answer;
+pub mod answer;
 pub mod arrival;
 mod body;
 mod captured;
 mod carrier;
-pub mod clock;
 mod connect;
 mod dial;
+mod dialled;
 mod exchange;
+mod feeds;
 mod forward;
 pub mod gateway;
-mod guard;
-mod limits;
+pub mod guard;
 mod listener;
-mod metered;
+pub mod metered;
 #[cfg(target_os = "linux")]
 pub mod names;
 mod outgoing;
 mod pool;
 mod prefixed;
 mod relay;
-pub mod resolver;
+mod sds;
+pub mod server;
 mod server_tls;
-pub mod shared;
+mod shared;
+mod socket_relay;
+pub mod sockets;
 pub mod state;
-pub mod tokens;
-mod trail;
-mod tripwire;
 mod tunnel;
 mod upgrade;
 mod upstream;
-pub mod upstream_tls;
-
-/// 32 random hexadecimal digits.
-///
-/// # Errors
-/// Where the operating system has no random numbers.
-pub fn random_hex() -> Result<String, gateway::GatewayError> {
-    let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| gateway::GatewayError::Random)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}

@@ -9,6 +9,7 @@ use outgate_journey::{
     denial::{Denial, DenyCode},
     record::Entry,
 };
+use outgate_plane::answer::{Afterwards, Challenge, denial_of, refuse, to_wire};
 use outgate_wire::http1::{Head, HeadFault, MAX_FIELDS, MAX_HEAD, read_head};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -16,13 +17,12 @@ use tokio::{
 };
 
 use crate::{
-    answer::{Afterwards, Challenge, denial_of, refuse, to_wire},
     arrival::{Arrival, OwnSession},
     captured,
     carrier::{Carrier, Carries},
     connect::{Connect, ConnectRequest, GuestConnection, connect},
+    dialled::Capturing,
     shared::Shared,
-    trail::Trail,
 };
 
 /// How many tries a client has to send a `CONNECT` that is let through.
@@ -41,14 +41,17 @@ pub(crate) enum DoorKind {
     /// Connections to the proxy.
     Proxy,
     /// Connections that were captured on their way to some address.
-    Transparent,
+    Transparent(Capturing),
 }
+
+/// How many connections are still taken in after the stop: as many as may have waited.
+const LAST_ONES: usize = 4096;
 
 /// Accepts connections until the gateway stops.
 pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, door: Door) {
     loop {
         let accepted = tokio::select! {
-            () = shared.stopping.cancelled() => return,
+            () = shared.stopping.cancelled() => return take_in_who_waits(&shared, listener, &door),
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -58,6 +61,25 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, door: Doo
                 tracing::warn!(%error, "accept failed");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
+        }
+    }
+}
+
+/// Takes in whom the kernel has let in already: closing the listener would reset their connections, and who is refused
+/// tries again where who is reset does not. Does not wait in between, so that as few as possible come after it.
+fn take_in_who_waits(shared: &Arc<Shared>, listener: TcpListener, door: &Door) {
+    let Ok(listener) = listener.into_std() else {
+        return;
+    };
+    for _ in 0..LAST_ONES {
+        let Ok((stream, client)) = listener.accept() else {
+            return;
+        };
+        let registered = stream
+            .set_nonblocking(true)
+            .and_then(|()| TcpStream::from_std(stream));
+        if let Ok(stream) = registered {
+            admit(shared, stream, client, door);
         }
     }
 }
@@ -90,7 +112,7 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, client: SocketAddr, door: &Doo
         };
         match kind {
             DoorKind::Proxy => serve(&shared, guest).await,
-            DoorKind::Transparent => captured::serve(&shared, guest).await,
+            DoorKind::Transparent(capturing) => captured::serve(&shared, guest, capturing).await,
         }
         drop(room);
     });
@@ -99,11 +121,11 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, client: SocketAddr, door: &Doo
 /// There is no room. Said if the socket takes it at once, and where it is known what the client speaks; nobody waits for
 /// a connection that there is no room for.
 fn turn_back(shared: &Arc<Shared>, stream: &TcpStream, arrival: &Arrival, kind: DoorKind) {
-    let mut trail = Trail::begin(shared, Entry::Listener, arrival);
+    let mut trail = arrival.begin_trail(shared, Entry::Listener);
     let denial = Denial::new(DenyCode::TooManyConnections);
     trail.deny(&denial);
-    if kind == DoorKind::Transparent {
-        if let Ok(dialled) = stream.local_addr() {
+    if let DoorKind::Transparent(capturing) = kind {
+        if let Ok(dialled) = capturing.dialled(stream) {
             trail.note_dialled(dialled);
         }
         return;
@@ -122,7 +144,7 @@ async fn serve(shared: &Arc<Shared>, mut guest: GuestConnection) {
     for _ in 0..MAX_TRIES {
         let read = tokio::select! {
             read = read_first_head(shared, &mut guest) => read,
-            () = shared.stopping.cancelled() => return,
+            () = shared.last_call_is_over() => return,
         };
         match read {
             First::Closed => return,
@@ -186,7 +208,7 @@ async fn read_first_head(shared: &Shared, guest: &mut GuestConnection) -> First 
 }
 
 async fn refuse_head(shared: &Arc<Shared>, mut guest: GuestConnection, fault: HeadFault) {
-    let mut trail = Trail::begin(shared, Entry::Listener, &guest.arrival);
+    let mut trail = guest.arrival.begin_trail(shared, Entry::Listener);
     let denial: Denial = denial_of(fault);
     trail.deny(&denial);
     let response = refuse(

@@ -16,14 +16,15 @@ use crate::prefixed::write_through;
 const WINDOW: Duration = Duration::from_secs(10);
 
 /// A connection whose frames are counted.
-pub(crate) struct Metered<T> {
+pub struct Metered<T> {
     io: T,
     frames: FrameMeter,
     window_began: Instant,
 }
 
 impl<T> Metered<T> {
-    pub(crate) fn new(io: T) -> Self {
+    /// Counts from the next byte on.
+    pub fn new(io: T) -> Self {
         Self {
             io,
             frames: FrameMeter::default(),

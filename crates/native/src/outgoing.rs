@@ -18,23 +18,17 @@ use outgate_journey::{
     denial::{Denial, DenyCode},
     destination::{Destination, Transport},
     outgoing::{strip_for_guest, strip_for_upstream},
-    policy::{AllowedDestination, Port},
+    policy::AllowedDestination,
 };
-use tokio::sync::mpsc;
+use outgate_plane::{Live, clock::unix_now, trail::Meter, trail::Trail};
 
 use crate::{
-    body::{Meter, RequestBody},
+    body::RequestBody,
     carrier::Carrier,
-    clock::unix_now,
     forward::Plan,
     pool::{Connected, PoolKey, Sender},
-    shared::Live,
-    trail::Trail,
     upstream,
 };
-
-/// How many interim answers wait to be let through; more are dropped.
-const MOST_INTERIM: usize = 16;
 
 /// A request on its way out.
 pub(crate) struct Outgoing<'a> {
@@ -44,7 +38,6 @@ pub(crate) struct Outgoing<'a> {
     version: Version,
     is_upgrade: bool,
     scrubber: Option<Arc<Scrubber>>,
-    interim: Option<mpsc::Receiver<Vec<u8>>>,
 }
 
 impl<'a> Outgoing<'a> {
@@ -96,7 +89,6 @@ impl<'a> Outgoing<'a> {
             scrubber: plan
                 .attachment()
                 .map(|attachment| Arc::clone(attachment.lease().scrubber())),
-            interim: None,
             parts: Some(parts),
             allowed,
         })
@@ -176,18 +168,13 @@ impl<'a> Outgoing<'a> {
         let mut quiet = std::pin::pin!(tokio::time::sleep(timeout));
         let sent = || trail.meter().bytes_out.load(Ordering::Relaxed);
         let mut seen = sent();
-        let mut interim = self.interim.take();
         let guard = &self.carrier.guard;
         loop {
             tokio::select! {
                 biased;
-                Some(head) = next_interim(&mut interim) => guard.queue_informational(&head),
-                answer = &mut answer => {
-                    while let Some(Ok(head)) = interim.as_mut().map(mpsc::Receiver::try_recv) {
-                        guard.queue_informational(&head);
-                    }
-                    return Ok(answer);
-                }
+                // The connection writes what is queued whenever it is polled, as it is here.
+                () = guard.informational_queued() => {}
+                answer = &mut answer => return Ok(answer),
                 // An upload that makes progress has not been answered because it is not over.
                 () = quiet.as_mut() => {
                     if sent() == seen {
@@ -202,20 +189,17 @@ impl<'a> Outgoing<'a> {
     }
 
     /// 1xx answers pass where both legs are HTTP/1.1. `100` is each leg's own business.
-    fn listen_for_interim(&mut self, request: &mut Request<RequestBody>) {
+    fn listen_for_interim(&self, request: &mut Request<RequestBody>) {
         if self.version != Version::HTTP_11 || self.is_upgrade {
             return;
         }
-        let (heads, interim) = mpsc::channel(MOST_INTERIM);
-        self.interim = Some(interim);
+        let guard = Arc::clone(&self.carrier.guard);
         let scrubber = self.scrubber.clone();
         hyper::ext::on_informational(request, move |answer| {
-            if answer.status() != StatusCode::CONTINUE {
-                let _ = heads.try_send(interim_head(
-                    answer.status(),
-                    answer.headers(),
-                    scrubber.as_deref(),
-                ));
+            let status = answer.status();
+            if status != StatusCode::CONTINUE {
+                let head = interim_head(status, answer.headers(), scrubber.as_deref());
+                guard.queue_informational(&head);
             }
         });
     }
@@ -226,19 +210,12 @@ impl<'a> Outgoing<'a> {
             return (*code).into();
         }
         if let Some(fault) = self.carrier.guard.fault() {
-            return crate::answer::denial_of(fault);
+            return outgate_plane::answer::denial_of(fault);
         }
         let source = std::error::Error::source(error)
             .map(ToString::to_string)
             .unwrap_or_default();
         Denial::new(DenyCode::UpstreamProtocol).because(format!("{error}: {source}"))
-    }
-}
-
-async fn next_interim(interim: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<Vec<u8>> {
-    match interim {
-        Some(interim) => interim.recv().await,
-        None => std::future::pending().await,
     }
 }
 
@@ -249,7 +226,7 @@ fn shape(
     is_http2: bool,
     body: RequestBody,
 ) -> Request<RequestBody> {
-    let authority = authority_of(destination);
+    let authority = destination.authority();
     let path = parts
         .uri
         .path_and_query()
@@ -278,18 +255,6 @@ fn shape(
         }
     }
     Request::from_parts(parts, body)
-}
-
-fn authority_of(destination: &Destination) -> String {
-    let default = match destination.transport() {
-        Transport::Tunnel => Port::HTTPS,
-        Transport::Plain => Port::HTTP,
-    };
-    if destination.port() == default {
-        destination.host().to_string()
-    } else {
-        destination.to_string()
-    }
 }
 
 fn interim_head(status: StatusCode, headers: &HeaderMap, scrubber: Option<&Scrubber>) -> Vec<u8> {

@@ -11,18 +11,17 @@ use std::{
 use bytes::BytesMut;
 use outgate_credential::{ScrubStream, Scrubber};
 use outgate_journey::denial::{Denial, DenyCode};
+use outgate_plane::{Live, budget::Budget, trail::Meter, trail::Trail};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
     time::Instant,
 };
 
-use crate::{
-    body::{Budget, Meter},
-    shared::{Live, Shared},
-    trail::Trail,
-};
+use crate::{shared::Shared, socket_relay::pump_socket};
 
-const BUFFER: usize = 16 * 1024;
+/// What is read at once, in bytes.
+pub(crate) const BUFFER: usize = 16 * 1024;
 
 /// What a relay needs besides its two ends.
 pub(crate) struct Relay<'a> {
@@ -49,70 +48,77 @@ impl Relay<'_> {
         self,
         guest: G,
         upstream: U,
-        mut trail: Trail,
+        trail: Trail,
         judge_again: impl Fn(&Live, Option<SocketAddr>) -> Result<(), Denial>,
     ) where
         G: AsyncRead + AsyncWrite,
         U: AsyncRead + AsyncWrite,
     {
-        match self.carry(guest, upstream, &trail, judge_again).await {
-            Over::Complete => trail.complete(),
-            Over::Failed(error) => trail.abort(&error),
-            Over::Cut(code) => {
-                trail.cut(code);
-                trail.complete();
-            }
+        let moved = AtomicU64::new(0);
+        let meter = Arc::clone(trail.meter());
+        let (guest_read, guest_write) = tokio::io::split(guest);
+        let (upstream_read, upstream_write) = tokio::io::split(upstream);
+        let scrub = self.scrubber.as_ref();
+        let scrub = scrub.map(|scrubber| (scrubber.stream(), &*meter.scrubbed));
+        let out = pump(guest_read, upstream_write, None, self.out(&meter, &moved));
+        let back = pump(upstream_read, guest_write, scrub, back(&meter, &moved));
+        let both = async { tokio::try_join!(out, back).map(drop) };
+        let over = self.watch(both, &moved, &trail, judge_again).await;
+        over.conclude(trail);
+    }
+
+    /// As [`Self::run`] does, between sockets whose bytes nobody looks at; `received` came from the guest already.
+    pub(crate) async fn run_sockets(
+        self,
+        mut guest: TcpStream,
+        received: BytesMut,
+        mut upstream: TcpStream,
+        trail: Trail,
+        judge_again: impl Fn(&Live, Option<SocketAddr>) -> Result<(), Denial>,
+    ) {
+        let moved = AtomicU64::new(0);
+        let meter = Arc::clone(trail.meter());
+        let (guest_read, guest_write) = guest.split();
+        let (upstream_read, upstream_write) = upstream.split();
+        let pipes = &self.shared.pipes;
+        let none = BytesMut::new();
+        let counted = (self.out(&meter, &moved), back(&meter, &moved));
+        let out = pump_socket(guest_read, upstream_write, received, pipes, counted.0);
+        let back = pump_socket(upstream_read, guest_write, none, pipes, counted.1);
+        let both = async { tokio::try_join!(out, back).map(drop) };
+        let over = self.watch(both, &moved, &trail, judge_again).await;
+        over.conclude(trail);
+    }
+
+    /// Counts what goes out before it does.
+    fn out(&self, meter: &Meter, moved: &AtomicU64) -> impl Fn(usize) -> Result<(), DenyCode> {
+        let budget = self.budget.as_ref();
+        move |count| {
+            moved.fetch_add(1, Ordering::Relaxed);
+            meter.count_out(count);
+            budget.map_or(Ok(()), |budget| budget.charge(count))
         }
     }
 
-    async fn carry<G, U>(
+    async fn watch(
         &self,
-        guest: G,
-        upstream: U,
+        both: impl Future<Output = Result<(), Stopped>>,
+        moved: &AtomicU64,
         trail: &Trail,
         judge_again: impl Fn(&Live, Option<SocketAddr>) -> Result<(), Denial>,
-    ) -> Over
-    where
-        G: AsyncRead + AsyncWrite,
-        U: AsyncRead + AsyncWrite,
-    {
-        let meter: &Meter = trail.meter();
-        let (guest_read, guest_write) = tokio::io::split(guest);
-        let (upstream_read, upstream_write) = tokio::io::split(upstream);
-        let moved = AtomicU64::new(0);
-        let out = pump(
-            guest_read,
-            upstream_write,
-            |count| {
-                moved.fetch_add(1, Ordering::Relaxed);
-                meter.count_out(count);
-                self.budget
-                    .as_ref()
-                    .map_or(Ok(()), |budget| budget.charge(count))
-            },
-            None,
-        );
-        let back = pump(
-            upstream_read,
-            guest_write,
-            |count| {
-                moved.fetch_add(1, Ordering::Relaxed);
-                meter.count_in(count);
-                Ok(())
-            },
-            self.scrubber
-                .as_ref()
-                .map(|scrubber| (scrubber.stream(), &*meter.scrubbed)),
-        );
-        let mut both = std::pin::pin!(async { tokio::try_join!(out, back) });
-
+    ) -> Over {
+        let mut both = std::pin::pin!(both);
         let mut reloads = self.shared.reloads.subscribe();
+        // A policy that came between the verdict and this is not told again.
+        if judge_again(&self.shared.live(), trail.upstream()).is_err() {
+            return Over::Cut(DenyCode::PolicyChanged);
+        }
         let mut check = Instant::now() + self.idle;
         let mut seen = 0;
         loop {
             tokio::select! {
                 result = both.as_mut() => return match result {
-                    Ok(_) => Over::Complete,
+                    Ok(()) => Over::Complete,
                     Err(Stopped::Cut(code)) => Over::Cut(code),
                     Err(Stopped::Io(error)) => Over::Failed(error),
                 },
@@ -136,8 +142,33 @@ impl Relay<'_> {
     }
 }
 
-enum Stopped {
+/// Counts what comes back.
+fn back(meter: &Meter, moved: &AtomicU64) -> impl Fn(usize) -> Result<(), DenyCode> {
+    move |count| {
+        moved.fetch_add(1, Ordering::Relaxed);
+        meter.count_in(count);
+        Ok(())
+    }
+}
+
+impl Over {
+    fn conclude(self, mut trail: Trail) {
+        match self {
+            Self::Complete => trail.complete(),
+            Self::Failed(error) => trail.abort(&error),
+            Self::Cut(code) => {
+                trail.cut(code);
+                trail.complete();
+            }
+        }
+    }
+}
+
+/// Why a direction stopped before its end.
+pub(crate) enum Stopped {
+    /// An end failed.
     Io(io::Error),
+    /// The gateway stopped it.
     Cut(DenyCode),
 }
 
@@ -151,8 +182,8 @@ impl From<io::Error> for Stopped {
 async fn pump<R, W>(
     mut reader: R,
     mut writer: W,
-    count: impl Fn(usize) -> Result<(), DenyCode>,
     mut scrub: Option<(ScrubStream, &AtomicU64)>,
+    count: impl Fn(usize) -> Result<(), DenyCode>,
 ) -> Result<(), Stopped>
 where
     R: AsyncRead + Unpin,

@@ -8,28 +8,29 @@ use outgate_journey::{
     denial::{Denial, DenyCode},
     destination::Destination,
     gate::{ConnectionPass, TunnelOpening, TunnelTreatment, judge_opening, still_allowed},
+    name::HostName,
     record::Entry,
 };
+use outgate_pki::PkiError;
+use outgate_plane::{Live, budget::Budget, clock::unix_now, trail::Trail};
 use outgate_wire::client_hello::{ClientHello, Opening, read_opening};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::Instant,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 use crate::{
     arrival::Arrival,
-    body::Budget,
     carrier::{Carrier, Carries},
-    clock::unix_now,
     connect::{Admitted, GuestConnection},
     dial::dial,
     pool::PoolKey,
     prefixed::Prefixed,
     relay::Relay,
-    server_tls::Offer,
-    shared::{Live, Shared},
-    trail::Trail,
+    server_tls::{LeafFault, Offer},
+    shared::Shared,
     upstream,
 };
 
@@ -179,7 +180,9 @@ async fn pass_through(
     let budget = pass
         .session()
         .and_then(|session| Budget::of(shared, live, session));
-    let guest = Prefixed::new(guest.stream, guest.received);
+    let GuestConnection {
+        stream, received, ..
+    } = guest;
     let relay = Relay {
         shared,
         budget,
@@ -187,7 +190,7 @@ async fn pass_through(
         idle: live.timeouts.idle,
     };
     relay
-        .run(guest, upstream, trail, |live, peer| {
+        .run_sockets(stream, received, upstream, trail, |live, peer| {
             still_allowed(&live.policy, pass.allowed(), pass.session(), peer)
         })
         .await;
@@ -203,26 +206,20 @@ async fn bump(
 ) {
     let host = admitted.pass.allowed().destination().host().clone();
     let offer = choose_offer(shared, &admitted, hello).await;
-    let config = match shared.server_tls() {
-        Some(tls) => tls
-            .config(&host, offer, unix_now())
-            .map_err(|error| error.to_string()),
-        None => Err(
-            "there is no CA: it is made when the gateway starts with a bumped destination"
-                .to_owned(),
-        ),
+    let patience = admitted.live.timeouts.handshake;
+    let until = Instant::now() + patience;
+    let config = tokio::select! {
+        config = leaf_for(shared, &host, offer, patience) => config,
+        code = trail.session_ended() => return trail.deny(&code.into()),
     };
     let config = match config {
         Ok(config) => config,
-        Err(why) => {
-            let denial = Denial::new(DenyCode::InternalFault).because(why);
-            return turn_away(guest, trail, &denial).await;
-        }
+        Err(denial) => return turn_away(guest, trail, &denial).await,
     };
     let arrival = guest.arrival;
     let accepting = TlsAcceptor::from(config).accept(Prefixed::new(guest.stream, guest.received));
     let accepted = tokio::select! {
-        accepted = tokio::time::timeout(admitted.live.timeouts.handshake, accepting) => accepted,
+        accepted = tokio::time::timeout_at(until, accepting) => accepted,
         code = trail.session_ended() => return trail.deny(&code.into()),
     };
     let stream = match accepted {
@@ -244,6 +241,28 @@ async fn bump(
         carrier.serve_http1(stream, BytesMut::new()).await;
     }
     finish(trail);
+}
+
+/// What a handshake is made with, or why there is none.
+async fn leaf_for(
+    shared: &Arc<Shared>,
+    host: &HostName,
+    offer: Offer,
+    wait: Duration,
+) -> Result<Arc<ServerConfig>, Denial> {
+    let failed = |code, why| Denial::new(code).because(why);
+    let tls = shared.server_tls().ok_or_else(|| {
+        let why = "there is no CA: it is made when the gateway starts with a bumped destination";
+        failed(DenyCode::InternalFault, why.to_owned())
+    })?;
+    let config = tls.config(host, offer, unix_now(), wait).await;
+    config.map_err(|error| {
+        let code = match &error {
+            LeafFault::Pki(PkiError::Expired { .. }) => DenyCode::CaExpired,
+            _ => DenyCode::InternalFault,
+        };
+        failed(code, error.to_string())
+    })
 }
 
 async fn serve_plain(
@@ -291,7 +310,7 @@ fn carrier(
         },
     );
     if let (Some(session), Some(slot)) = (session, slot) {
-        carrier.keep_slot(&session, &destination, slot);
+        carrier.uses.keep_slot(shared, &session, &destination, slot);
     }
     carrier
 }

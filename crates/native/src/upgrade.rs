@@ -14,10 +14,9 @@ use outgate_journey::{
     policy::AllowedDestination,
     session::Session,
 };
+use outgate_plane::{Live, budget::Budget, trail::Trail};
 
-use crate::{
-    body::Budget, carrier::Carrier, guard::ActiveExchange, relay::Relay, shared::Live, trail::Trail,
-};
+use crate::{carrier::Carrier, guard::ActiveExchange, relay::Relay};
 
 /// The request that opened an upgrade, kept to be judged again.
 pub(crate) struct JudgedRequest {

@@ -11,13 +11,14 @@ use outgate_journey::{
     policy::AllowedDestination,
     resolve::ResolvedDestination,
 };
+use outgate_plane::Live;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     body::RequestBody,
     dial::{dial, start_tls},
     pool::{Connected, Found, PoolKey, Sender},
-    shared::{Live, Shared},
+    shared::Shared,
 };
 
 /// The largest answer head, in bytes.

@@ -19,6 +19,11 @@ pub(crate) fn error(error: &anyhow::Error) {
     }
 }
 
+/// Prints a line to standard error.
+pub(crate) fn tell(text: &str) {
+    anstream::eprintln!("{text}");
+}
+
 /// Prints a remark to standard error.
 pub(crate) fn warn(text: &str) {
     anstream::eprintln!("{} {text}", "warning:".yellow().bold());

@@ -25,6 +25,9 @@ fn mint(c: &mut Criterion) {
             minter.leaf(black_box(&host), NOW).unwrap()
         });
     });
+    c.bench_function("leaf/portable", |b| {
+        b.iter(|| minter.portable(black_box(&host), NOW).unwrap())
+    });
     c.bench_function("leaf/cached", |b| {
         b.iter(|| minter.leaf(black_box(&host), NOW).unwrap())
     });

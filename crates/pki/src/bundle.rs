@@ -90,6 +90,22 @@ pub fn write_bundle(
     Ok(Bundle { path, roots })
 }
 
+/// Writes what is trusted into a folder that must not hold a CA's key: it would be another CA's.
+pub(crate) fn publish(
+    dir: &Path,
+    ca_pem: &str,
+    ssl_cert_file: Option<&Path>,
+    refused: impl FnOnce(PathBuf) -> PkiError,
+) -> Result<Bundle, PkiError> {
+    state::create_private_dir(dir)?;
+    let key = dir.join("ca.key");
+    if fs::symlink_metadata(&key).is_ok() {
+        return Err(refused(key));
+    }
+    state::write_public_atomic(&dir.join(CA_FILE), ca_pem.as_bytes())?;
+    write_bundle(dir, ca_pem, ssl_cert_file)
+}
+
 /// The files by which a command comes to trust the CA.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustFiles {

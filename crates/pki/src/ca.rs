@@ -19,16 +19,23 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::{error::PkiError, key::P256Key};
+use crate::{
+    bundle::{Bundle, publish},
+    error::PkiError,
+    key::P256Key,
+};
 
 /// Clients' clocks may be behind ours by this much.
 pub(crate) const BACKDATE: u64 = 60 * 60;
 const LIFE: u64 = 3650 * 24 * 60 * 60;
 
-/// The deployment's CA: an ECDSA P-256 key and its self-signed certificate.
+/// The deployment's CA: an ECDSA P-256 key and its certificate, self-signed where it is made here.
 pub struct CertificateAuthority {
     issuer: Issuer<'static, P256Key>,
-    pem: String,
+    certificate: CertificateDer<'static>,
+    /// What is sent behind a leaf: nothing, where clients trust the certificate itself.
+    chain: Vec<CertificateDer<'static>>,
+    trusted: String,
     fingerprint: String,
     subject: String,
     not_before: UnixSeconds,
@@ -79,10 +86,20 @@ impl CertificateAuthority {
         assemble(certificate.der(), key, now).map_err(damaged)
     }
 
-    /// The certificate, one PEM block: what a sandbox has to trust.
+    /// What a sandbox has to trust, in PEM: the certificate, or, where the deployment supplies it with roots, those.
     #[must_use]
     pub fn certificate_pem(&self) -> &str {
-        &self.pem
+        &self.trusted
+    }
+
+    /// Writes `ca.crt` and `bundle.pem` into a folder, for a CA whose key is not there; see [`crate::write_bundle`].
+    ///
+    /// # Errors
+    /// [`PkiError::MadeHere`] where the folder holds a CA's key; [`PkiError::Roots`], [`PkiError::State`].
+    pub fn publish(&self, dir: &Path, ssl_cert_file: Option<&Path>) -> Result<Bundle, PkiError> {
+        publish(dir, &self.trusted, ssl_cert_file, |key| {
+            PkiError::MadeHere { key }
+        })
     }
 
     /// SHA-256 of the certificate's DER as `AA:BB:…`, as browsers and `openssl x509 -fingerprint -sha256` show it.
@@ -107,9 +124,57 @@ impl CertificateAuthority {
         self.not_before
     }
 
+    pub(crate) const fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+
+    /// Whether it is the same certificate with the same chain and the same roots.
+    pub(crate) fn is_the_same(&self, other: &Self) -> bool {
+        (&self.certificate, &self.chain, &self.trusted)
+            == (&other.certificate, &other.chain, &other.trusted)
+    }
+
+    /// Whether what it signs names its subject as the issuer, byte for byte: the library that signs writes names anew, and
+    /// a client would find no path through another spelling.
+    pub(crate) fn names_itself_as_issuer(&self, now: UnixSeconds) -> bool {
+        let signed = || {
+            let mut params = CertificateParams::default();
+            (params.not_before, params.not_after) = (date(now).ok()?, date(now).ok()?);
+            params.signed_by(&P256Key::generate()?, &self.issuer).ok()
+        };
+        let names = |signed: rcgen::Certificate| {
+            let (_, leaf) = X509Certificate::from_der(signed.der()).ok()?;
+            let (_, own) = X509Certificate::from_der(&self.certificate).ok()?;
+            Some(leaf.issuer().as_raw() == own.subject().as_raw())
+        };
+        signed().and_then(names).unwrap_or(false)
+    }
+
+    /// With what is sent behind a leaf, what is handed out to be trusted, and the end of the whole chain.
+    pub(crate) fn with_chain(self, chain: Chain) -> Self {
+        Self {
+            chain: chain.sent,
+            trusted: chain.trusted,
+            not_after: self.not_after.min(chain.not_after),
+            ..self
+        }
+    }
+
     pub(crate) const fn issuer(&self) -> &Issuer<'static, P256Key> {
         &self.issuer
     }
+}
+
+/// What is around the certificate that signs.
+pub(crate) struct Chain {
+    pub(crate) sent: Vec<CertificateDer<'static>>,
+    /// In PEM.
+    pub(crate) trusted: String,
+    pub(crate) not_after: UnixSeconds,
 }
 
 impl fmt::Debug for CertificateAuthority {
@@ -192,13 +257,13 @@ fn load(
 }
 
 /// Why a certificate and a key are no CA.
-enum Flaw {
+pub(crate) enum Flaw {
     Unusable(&'static str),
     OtherKey,
     Expired(UnixSeconds),
 }
 
-fn assemble(
+pub(crate) fn assemble(
     der: &CertificateDer<'_>,
     key: P256Key,
     now: UnixSeconds,
@@ -222,7 +287,6 @@ fn assemble(
     if parsed.public_key().raw != key.subject_public_key_info() {
         return Err(Flaw::OtherKey);
     }
-    let seconds = |timestamp: i64| UnixSeconds(u64::try_from(timestamp).unwrap_or(0));
     let not_before = seconds(parsed.validity().not_before.timestamp());
     let not_after = seconds(parsed.validity().not_after.timestamp());
     if not_after <= now {
@@ -233,8 +297,10 @@ fn assemble(
         Issuer::from_ca_cert_der(der, key).map_err(|_| unusable("its name does not parse"))?;
     Ok(CertificateAuthority {
         issuer,
+        certificate: der.clone().into_owned(),
+        chain: Vec::new(),
         // Encoded again, so that nothing else which stands in the file is handed out with it.
-        pem: state::certificate_to_pem(der),
+        trusted: state::certificate_to_pem(der),
         fingerprint: fingerprint(der),
         subject,
         not_before,
@@ -242,7 +308,11 @@ fn assemble(
     })
 }
 
-fn fingerprint(der: &[u8]) -> String {
+pub(crate) fn seconds(timestamp: i64) -> UnixSeconds {
+    UnixSeconds(u64::try_from(timestamp).unwrap_or(0))
+}
+
+pub(crate) fn fingerprint(der: &[u8]) -> String {
     let mut text = String::with_capacity(95);
     for byte in digest::digest(&digest::SHA256, der).as_ref() {
         if !text.is_empty() {

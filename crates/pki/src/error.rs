@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use outgate_journey::session::UnixSeconds;
 use outgate_state::StateError;
 
+use crate::supplied::CaRefused;
+
 /// Why there is no CA, no leaf or no bundle. Never holds key material.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
@@ -57,6 +59,30 @@ pub enum PkiError {
         /// The file.
         path: PathBuf,
     },
+    /// The key of a CA lies where only certificates may be.
+    #[error(
+        "{key} is there, but leaves come from a minter, which alone holds a CA's key; move ca.key and ca.crt to the minter's \
+         state folder, or away", key = key.display()
+    )]
+    OwnKey {
+        /// The key's file.
+        key: PathBuf,
+    },
+    /// The key of a CA that was made here lies beside the certificate of one that the deployment supplies.
+    #[error(
+        "{key} is there, the key of a CA that this gateway made, but `ca` in the configuration names another CA; move \
+         ca.key and ca.crt away", key = key.display()
+    )]
+    MadeHere {
+        /// The key's file.
+        key: PathBuf,
+    },
+    /// The CA that the deployment supplies.
+    #[error(transparent)]
+    Supplied(#[from] CaRefused),
+    /// A leaf that another process sent is not served.
+    #[error("the leaf that came is refused: {0}")]
+    Leaf(&'static str),
     /// The crypto library failed, as it does where the random source is broken.
     #[error("the crypto library failed")]
     Crypto,

@@ -4,7 +4,7 @@ use std::{
     fmt,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -13,7 +13,7 @@ use rustix::fs::FlockOperation;
 use zeroize::Zeroizing;
 
 /// A key, a certificate or a bundle is far smaller than this; anything larger is a mistake.
-const READ_LIMIT: u64 = 4 * 1024 * 1024;
+pub(crate) const READ_LIMIT: u64 = 4 * 1024 * 1024;
 
 /// Whether a file was created, or had been there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,6 +130,15 @@ pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, StateError> {
 /// # Errors
 /// As [`read_private`].
 pub fn read_private_up_to(path: &Path, limit: u64) -> Result<Zeroizing<Vec<u8>>, StateError> {
+    read_judged(path, limit, |meta| check_mode(path, meta, 0o077, 0o600))
+}
+
+/// Reads a file of at most `limit` bytes that belongs to root or to this process's user, if its mode is good, too.
+pub(crate) fn read_judged(
+    path: &Path,
+    limit: u64,
+    judge_mode: impl FnOnce(&fs::Metadata) -> Result<(), StateError>,
+) -> Result<Zeroizing<Vec<u8>>, StateError> {
     // Non-blocking, so that a fifo in the file's place cannot hold the start up.
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let mut file = OpenOptions::new()
@@ -146,7 +155,7 @@ pub fn read_private_up_to(path: &Path, limit: u64) -> Result<Zeroizing<Vec<u8>>,
         });
     }
     check_owner(path, &meta)?;
-    check_mode(path, &meta, 0o077, 0o600)?;
+    judge_mode(&meta)?;
     let len = usize::try_from(meta.len()).unwrap_or_default();
     // One byte spare, or the read to the end would grow the buffer and leave an unwiped copy.
     let mut bytes = Zeroizing::new(Vec::with_capacity(len + 32));
@@ -171,6 +180,20 @@ pub fn write_private_atomic(path: &Path, bytes: &[u8]) -> Result<(), StateError>
 /// [`StateError::Io`]; what was there is then untouched.
 pub fn write_public_atomic(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
     replace(path, bytes, 0o644)
+}
+
+/// As [`write_private_atomic`], for what the members of one group may read as well: mode 0640. Nobody sees the file with
+/// other rights than it ends with.
+///
+/// # Errors
+/// [`StateError::Io`], also for a group that this process is not in; what was there is then untouched.
+pub fn write_group_atomic(path: &Path, bytes: &[u8], group: u32) -> Result<(), StateError> {
+    let temporary = Temporary::write(path, bytes, 0o600)?;
+    let shared = chown(&temporary.0, None, Some(group))
+        .and_then(|()| fs::set_permissions(&temporary.0, fs::Permissions::from_mode(0o640)));
+    shared.map_err(failed("give the group", &temporary.0))?;
+    fs::rename(&temporary.0, path).map_err(failed("write", path))?;
+    sync_parent(path)
 }
 
 /// Creates a file with mode 0600 unless its name is taken. Of several who try at once, one creates it.
@@ -294,7 +317,7 @@ fn check_owner(path: &Path, meta: &fs::Metadata) -> Result<(), StateError> {
     })
 }
 
-fn check_mode(
+pub(crate) fn check_mode(
     path: &Path,
     meta: &fs::Metadata,
     refused: u32,

@@ -8,14 +8,15 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::Path,
     thread,
 };
 
 use outgate_state::{
     Created, StateError, create_private_dir, create_private_exclusive, create_public_exclusive,
-    lock_dir, read_private, write_private_atomic, write_public_atomic,
+    is_open_to_others, lock_dir, read_mounted_public, read_mounted_secret, read_private,
+    write_group_atomic, write_private_atomic, write_public_atomic,
 };
 
 fn mode(path: &Path) -> u32 {
@@ -243,4 +244,60 @@ fn a_locked_directory_waits_for_its_holder() {
         }
     });
     assert_eq!(fs::read_to_string(&file).unwrap(), "200");
+}
+
+#[test]
+fn a_file_for_a_group_is_replaced_whole_and_no_more_than_the_group_reads_it() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("leaf");
+    let own = fs::metadata(root.path()).unwrap().gid();
+    for text in ["one", "two"] {
+        write_group_atomic(&path, text.as_bytes(), own).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        assert_eq!(
+            (mode(&path), fs::metadata(&path).unwrap().gid()),
+            (0o640, own)
+        );
+    }
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    assert!(write_group_atomic(&root.path().join("missing/leaf"), b"x", own).is_err());
+}
+
+#[test]
+fn what_is_mounted_may_be_read_by_a_group_of_the_process_and_by_nobody_else() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("tls.key");
+    write_private_atomic(&file, b"key").unwrap();
+    for (present, allowed) in [
+        (0o600, true),
+        (0o400, true),
+        (0o440, true),
+        (0o640, true),
+        (0o660, false),
+        (0o620, false),
+        (0o444, false),
+        (0o604, false),
+        (0o641, false),
+        (0o650, false),
+    ] {
+        set_mode(&file, present);
+        assert_eq!(read_mounted_secret(&file).is_ok(), allowed, "{present:o}");
+    }
+    set_mode(&file, 0o644);
+    let message = read_mounted_secret(&file).unwrap_err().to_string();
+    assert!(message.contains("mode 0644"), "{message}");
+    assert!(is_open_to_others(&std::fs::metadata(&file).unwrap()));
+    set_mode(&file, 0o440);
+    assert!(!is_open_to_others(&std::fs::metadata(&file).unwrap()));
+}
+
+#[test]
+fn what_anybody_may_read_is_written_by_nobody_else() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("tls.crt");
+    write_public_atomic(&file, b"certificate").unwrap();
+    for (present, allowed) in [(0o644, true), (0o444, true), (0o664, false), (0o646, false)] {
+        set_mode(&file, present);
+        assert_eq!(read_mounted_public(&file).is_ok(), allowed, "{present:o}");
+    }
 }

@@ -1,17 +1,20 @@
 //! The real binary, started with a config and a state directory of its own and ended by its own handle.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::Write,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, mpsc},
-    thread::JoinHandle,
-    time::{Duration, Instant},
+    process::{Command, ExitStatus},
+    sync::Arc,
+    time::Duration,
 };
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
+
+pub use crate::process::CommandOutput;
+use crate::process::{Log, Process, status_field};
 
 /// How a gateway is started.
 #[derive(Debug, Clone)]
@@ -50,25 +53,13 @@ impl GatewayOptions {
     }
 }
 
-/// What a CLI command left behind.
-#[derive(Debug, Clone)]
-pub struct CommandOutput {
-    /// Exit code.
-    pub code: Option<i32>,
-    /// Standard output.
-    pub stdout: String,
-    /// Standard error.
-    pub stderr: String,
-}
-
 /// A running gateway.
 pub struct Gateway {
     folder: Arc<TempDir>,
     options: GatewayOptions,
-    child: Child,
+    process: Process,
     ready: Value,
-    stderr: Arc<Mutex<Vec<u8>>>,
-    readers: Vec<JoinHandle<()>>,
+    log: Log,
 }
 
 /// The binary: `OUTGATE_BIN`, or the sibling of the running test.
@@ -120,52 +111,41 @@ impl Gateway {
     /// # Errors
     /// As [`Gateway::try_start`].
     pub fn start_in(folder: Arc<TempDir>, options: GatewayOptions) -> Result<Self, CommandOutput> {
-        write_config(folder.path(), &options.config.to_string());
-        // A write over the file size limit must fail like one on a full disk, not kill: see `limit_file_size`.
-        let mut child = Command::new("sh")
-            .args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"])
-            .arg(binary())
-            .args(["serve", "--json", "--config"])
-            .arg(folder.path().join("outgate.yaml"))
-            .arg("--state-dir")
-            .arg(folder.path().join("state"))
-            .env("RUST_LOG", &options.log)
-            .env("RUST_BACKTRACE", "0")
-            .envs(options.environment.iter().cloned())
-            .current_dir(folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the gateway binary runs");
-        let stderr = Arc::new(Mutex::new(Vec::new()));
-        let (send_line, lines) = mpsc::channel();
-        let readers = vec![
-            collect_lines(child.stdout.take().expect("piped"), send_line),
-            collect(child.stderr.take().expect("piped"), Arc::clone(&stderr)),
-        ];
-        match lines.recv_timeout(Duration::from_secs(20)) {
-            Ok(line) => Ok(Self {
-                ready: serde_json::from_str(&line).expect("the ready line is JSON"),
-                folder,
-                options,
-                child,
-                stderr,
-                readers,
-            }),
-            Err(_) => {
-                let _ = child.kill();
-                let status = child.wait().expect("a child");
-                for reader in readers {
-                    let _ = reader.join();
-                }
-                Err(CommandOutput {
-                    code: status.code(),
-                    stdout: String::new(),
-                    stderr: text_of(&stderr),
-                })
-            }
+        let log = Log::default();
+        let (process, ready) = serve(folder.path(), &options, &log)?;
+        Ok(Self {
+            folder,
+            options,
+            process,
+            ready,
+            log,
+        })
+    }
+
+    /// Kills it, without any chance to put things in order.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again on the same state after it ended; the log goes on.
+    ///
+    /// # Panics
+    /// If it does not come up again.
+    pub fn revive(&mut self) {
+        match serve(self.folder.path(), &self.options, &self.log) {
+            Ok((process, ready)) => (self.process, self.ready) = (process, ready),
+            Err(output) => panic!("the gateway did not start again: {output:?}"),
         }
+    }
+
+    /// Stops it from running until [`Gateway::go_on`]: it is there, and silent.
+    pub fn pause(&self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    /// Lets it run again.
+    pub fn go_on(&self) {
+        self.process.signal(Signal::CONT);
     }
 
     /// Stops it and starts it again on the same state.
@@ -215,7 +195,7 @@ impl Gateway {
     /// The process.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.id()
     }
 
     /// The folder that holds the config and the state.
@@ -241,35 +221,24 @@ impl Gateway {
     pub fn check(config: &Value) -> CommandOutput {
         let folder = TempDir::with_prefix("outgate-check").expect("a temp folder");
         write_config(folder.path(), &config.to_string());
-        let output = Command::new(binary())
-            .args(["check", "--config"])
-            .arg(folder.path().join("outgate.yaml"))
-            .output()
-            .expect("the gateway binary runs");
-        CommandOutput {
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        CommandOutput::of(
+            Command::new(binary())
+                .args(["check", "--config"])
+                .arg(folder.path().join("outgate.yaml")),
+        )
     }
 
     /// Runs an operator command on this gateway's state.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> CommandOutput {
-        let output = Command::new(binary())
-            .args(arguments)
-            .arg("--state-dir")
-            .arg(self.state())
-            .envs(self.options.environment.iter().cloned())
-            .env("RUST_LOG", "error")
-            .stdin(Stdio::null())
-            .output()
-            .expect("the gateway binary runs");
-        CommandOutput {
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        CommandOutput::of(
+            Command::new(binary())
+                .args(arguments)
+                .arg("--state-dir")
+                .arg(self.state())
+                .envs(self.options.environment.iter().cloned())
+                .env("RUST_LOG", "error"),
+        )
     }
 
     /// Creates a session: its id and its token.
@@ -323,7 +292,25 @@ impl Gateway {
     /// Everything it logged so far.
     #[must_use]
     pub fn stderr(&self) -> String {
-        text_of(&self.stderr)
+        self.log.text()
+    }
+
+    /// Where what it logs is collected.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Its `RUST_LOG`.
+    #[must_use]
+    pub fn log_filter(&self) -> &str {
+        &self.options.log
+    }
+
+    /// The config that it was given last.
+    #[must_use]
+    pub fn config(&self) -> &Value {
+        &self.options.config
     }
 
     /// Replaces the config file in one step. The gateway watches it.
@@ -339,20 +326,16 @@ impl Gateway {
 
     /// Sends SIGHUP: reload.
     pub fn hang_up(&self) {
-        self.signal(rustix::process::Signal::HUP);
+        self.process.signal(Signal::HUP);
     }
 
     /// Sends SIGTERM: stop.
     pub fn begin_stop(&self) {
-        self.signal(rustix::process::Signal::TERM);
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let _ = rustix::process::kill_process(self.kernel_pid(), signal);
+        self.process.signal(Signal::TERM);
     }
 
     fn kernel_pid(&self) -> rustix::process::Pid {
-        i32::try_from(self.child.id())
+        i32::try_from(self.pid())
             .ok()
             .and_then(rustix::process::Pid::from_raw)
             .expect("a pid")
@@ -372,22 +355,12 @@ impl Gateway {
     /// # Panics
     /// If it is still there after `limit`.
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
-        let begin = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().expect("a child") {
-                for reader in self.readers.drain(..) {
-                    let _ = reader.join();
-                }
-                return status;
-            }
-            assert!(begin.elapsed() < limit, "still running after {limit:?}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        self.process.wait(limit)
     }
 
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+        self.process.is_running()
     }
 
     /// Lets none of its files grow over `bytes` from here on, as if the disk were full; `None` lifts the limit.
@@ -404,58 +377,40 @@ impl Gateway {
     /// Resident memory, in KiB.
     #[must_use]
     pub fn resident_kib(&self) -> u64 {
-        self.status_field("VmRSS:")
+        status_field(self.pid(), "VmRSS:")
     }
 
     /// The most resident memory it ever had, in KiB.
     #[must_use]
     pub fn peak_resident_kib(&self) -> u64 {
-        self.status_field("VmHWM:")
-    }
-
-    fn status_field(&self, field: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
-            .unwrap_or_default();
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix(field))
-            .and_then(|rest| rest.split_whitespace().next())
-            .and_then(|number| number.parse().ok())
-            .unwrap_or(0)
+        status_field(self.pid(), "VmHWM:")
     }
 }
 
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn serve(
+    folder: &Path,
+    options: &GatewayOptions,
+    log: &Log,
+) -> Result<(Process, Value), CommandOutput> {
+    write_config(folder, &options.config.to_string());
+    // A write over the file size limit must fail like one on a full disk, not kill: see `limit_file_size`.
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"])
+        .arg(binary())
+        .args(["serve", "--json", "--config"])
+        .arg(folder.join("outgate.yaml"))
+        .arg("--state-dir")
+        .arg(folder.join("state"))
+        .env("RUST_LOG", &options.log)
+        .env("RUST_BACKTRACE", "0")
+        .envs(options.environment.iter().cloned())
+        .current_dir(folder);
+    Process::start(&mut command, log)
 }
 
 fn write_config(folder: &Path, text: &str) {
     let mut file = tempfile::NamedTempFile::new_in(folder).expect("a temp file");
     file.write_all(text.as_bytes()).expect("space");
     file.persist(folder.join("outgate.yaml")).expect("a rename");
-}
-
-fn text_of(bytes: &Mutex<Vec<u8>>) -> String {
-    String::from_utf8_lossy(&bytes.lock().expect("no panic holds it")).into_owned()
-}
-
-fn collect(mut from: impl Read + Send + 'static, into: Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
-    std::thread::spawn(move || {
-        let mut buffer = [0; 65_536];
-        while let Ok(count @ 1..) = from.read(&mut buffer) {
-            let mut all = into.lock().expect("no panic holds it");
-            all.extend_from_slice(&buffer[..count]);
-        }
-    })
-}
-
-fn collect_lines(from: impl Read + Send + 'static, into: mpsc::Sender<String>) -> JoinHandle<()> {
-    std::thread::spawn(move || {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            let _ = into.send(line);
-        }
-    })
 }

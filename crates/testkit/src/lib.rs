@@ -1,5 +1,6 @@
 //! Test support that speaks real protocols over real sockets, all of it on loopback and on ports that the kernel
-//! chooses: [`Origin`] (an upstream), [`DnsServer`], [`Gateway`] (the real binary), [`Guest`] and [`raw`] (clients).
+//! chooses: [`Origin`] (an upstream), [`DnsServer`], [`Gateway`] (the real binary), [`Envoy`] (a real one, under the real
+//! binary), [`Guest`] and [`raw`] (clients).
 //!
 //! Everything panics on a fault of its own: a harness that cannot do its part must fail the test it serves.
 //! Tests that use it need a multi-thread runtime, because starting processes blocks.
@@ -8,6 +9,7 @@ pub mod certs;
 pub mod channel;
 pub mod codec;
 pub mod dns;
+pub mod envoy;
 pub mod frames;
 pub mod gateway;
 pub mod guest;
@@ -16,12 +18,14 @@ pub mod hello;
 pub mod io;
 pub mod message;
 pub mod origin;
+pub mod process;
 pub mod raw;
 pub mod websocket;
 
 pub use certs::{CertificateKind, TestCa};
 pub use channel::{Channel, Streaming};
 pub use dns::{DnsAnswer, DnsServer};
+pub use envoy::{Envoy, free_port};
 pub use gateway::{CommandOutput, Gateway, GatewayOptions};
 pub use guest::{Guest, Outcome, TlsOptions, Way};
 pub use message::{Headers, Req, Response};

@@ -8,7 +8,7 @@ use outgate_journey::{
 };
 use serde::Serialize;
 
-use super::{Actor, Head, HttpResponse, MAX_NAME, MAX_TEXT, Metadata, OTHER, Uid, text};
+use super::{Actor, Head, HttpResponse, MAX_NAME, MAX_TEXT, Metadata, OTHER, Uid, User, text};
 use crate::text::Text;
 
 const MAX_METHOD: usize = 32;
@@ -90,6 +90,8 @@ struct Unmapped<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     token_id: Option<Text<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    issuer: Option<Text<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     injected: Option<Text<'a>>,
     scrubbed: u64,
     /// The status that a refused tunnel was answered with: Network Activity has no place for it.
@@ -132,12 +134,7 @@ pub(super) fn event(record: &DecisionRecord) -> TrafficEvent<'_> {
             &["host", "security_control"],
             text(&record.request_id, MAX_NAME),
         ),
-        actor: record.session.as_ref().map(|session| Actor {
-            session: Some(Uid {
-                uid: Text::new(session.as_str(), MAX_NAME),
-            }),
-            user: None,
-        }),
+        actor: actor(record),
         src_endpoint: Endpoint {
             hostname: None,
             ip: Some(record.client.ip().to_canonical()),
@@ -161,6 +158,18 @@ pub(super) fn event(record: &DecisionRecord) -> TrafficEvent<'_> {
     }
 }
 
+/// The session, or whoever called from outside.
+fn actor(record: &DecisionRecord) -> Option<Actor<'_>> {
+    let session = record.session.as_ref().map(|session| Uid {
+        uid: Text::new(session.as_str(), MAX_NAME),
+    });
+    let user = record.caller.as_ref().map(|caller| User {
+        uid: None,
+        name: text(&caller.subject, MAX_NAME),
+    });
+    (session.is_some() || user.is_some()).then_some(Actor { session, user })
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     Network,
@@ -178,7 +187,9 @@ impl Class {
             Entry::AbsoluteForm
             | Entry::Bumped
             | Entry::TunnelledPlain
-            | Entry::TransparentPlain => Self::Http,
+            | Entry::TransparentPlain
+            | Entry::Inbound
+            | Entry::InboundPlain => Self::Http,
         }
     }
 
@@ -268,7 +279,7 @@ fn http_request(record: &DecisionRecord) -> HttpRequest<'_> {
             .map(|method| Text::new(method, MAX_METHOD)),
         version: record.http_version,
         url: record.path.as_deref().map(|path| Url {
-            scheme: if record.entry == Entry::Bumped {
+            scheme: if matches!(record.entry, Entry::Bumped | Entry::Inbound) {
                 "https"
             } else {
                 "http"
@@ -285,6 +296,10 @@ fn unmapped(record: &DecisionRecord, class: Class) -> Unmapped<'_> {
         entry: record.entry.as_str(),
         posture: record.posture,
         token_id: record.token_id.as_deref().map(|id| Text::new(id, MAX_NAME)),
+        issuer: record
+            .caller
+            .as_ref()
+            .map(|caller| Text::new(&caller.issuer, MAX_NAME)),
         injected: record
             .injected
             .as_ref()

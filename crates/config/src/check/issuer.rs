@@ -5,10 +5,10 @@ use std::{collections::HashMap, path::Path, time::Duration};
 
 use super::{
     check_optional_path,
+    confinement::check_confinement,
     credential::check_source,
     limit::check_duration,
     name::{check_claim, check_token_text},
-    policy::check_policy_name,
     report::Report,
     url::check_url,
 };
@@ -32,16 +32,7 @@ pub(super) fn check_issuers(
     let mut lines = HashMap::new();
     let mut issuers = Vec::new();
     for (path, written) in report.places(&base, written) {
-        let at = path.key("issuer");
-        let line = report.line(&at);
-        if let Some(first) = lines.insert(written.issuer.as_str(), line) {
-            report.error(
-                "duplicate_issuer",
-                &at,
-                format!("the issuer of line {first} is the same"),
-                "merge the two: one entry may have several audiences",
-            );
-        }
+        check_once(&mut lines, &written.issuer, &path.key("issuer"), report);
         let Some(issuer) = check_issuer(written, &path, folder, report) else {
             continue;
         };
@@ -49,6 +40,23 @@ pub(super) fn check_issuers(
         issuers.push(issuer);
     }
     issuers
+}
+
+/// Refuses the issuer that an earlier entry has; `lines` are those of the issuers so far.
+pub(super) fn check_once<'a>(
+    lines: &mut HashMap<&'a str, usize>,
+    issuer: &'a str,
+    path: &KeyPath,
+    report: &mut Report<'_>,
+) {
+    if let Some(first) = lines.insert(issuer, report.line(path)) {
+        report.error(
+            "duplicate_issuer",
+            path,
+            format!("the issuer of line {first} is the same"),
+            "merge the two: one entry may have several audiences",
+        );
+    }
 }
 
 fn check_operators(
@@ -86,7 +94,15 @@ fn check_issuer(
         );
     }
     let audiences = check_audiences(&written.audience, &path.key("audience"), report);
-    let keys = check_keys(written, path, folder, report);
+    let jwks = written.jwks.as_ref().map(|url| url.0.as_str());
+    let keys = check_keys(
+        &written.issuer,
+        jwks,
+        written.jwks_file.as_ref(),
+        path,
+        folder,
+        report,
+    );
     let algorithms = check_algorithms(written.algorithms.as_ref(), &path.key("algorithms"), report);
     let session_claim = check_claim(
         written.session_claim.as_ref(),
@@ -102,7 +118,7 @@ fn check_issuer(
         report,
     );
     let ca = check_optional_path(written.ca.as_ref(), &path.key("ca"), folder, report);
-    let policy = check_policy_name(written.policy.as_ref(), &path.key("policy"), report);
+    let policy = check_confinement(written, path, report);
     let mut introspection = written.introspection.as_ref().and_then(|written| {
         check_introspection(written, &path.key("introspection"), folder, report)
     });
@@ -122,7 +138,7 @@ fn check_issuer(
     })
 }
 
-fn check_audiences(
+pub(super) fn check_audiences(
     written: &OneOrMany<String>,
     path: &KeyPath,
     report: &mut Report<'_>,
@@ -138,18 +154,20 @@ fn check_audiences(
     audiences
 }
 
-fn check_keys(
-    written: &FileIssuer,
+/// Where an issuer's keys are: at a URL, in a file, or where the issuer itself says.
+pub(super) fn check_keys(
+    issuer: &str,
+    jwks: Option<&str>,
+    jwks_file: Option<&String>,
     path: &KeyPath,
     folder: &Path,
     report: &mut Report<'_>,
 ) -> Option<IssuerKeys> {
-    match (&written.jwks, &written.jwks_file) {
+    match (jwks, jwks_file) {
         (Some(url), None) => {
-            check_url(&url.0, Clear::Never, &path.key("jwks"), report).map(IssuerKeys::Url)
+            check_url(url, Clear::Never, &path.key("jwks"), report).map(IssuerKeys::Url)
         }
-        (None, Some(_)) => {
-            let file = written.jwks_file.as_ref();
+        (None, file @ Some(_)) => {
             check_optional_path(file, &path.key("jwks_file"), folder, report).map(IssuerKeys::File)
         }
         (Some(_), Some(_)) => {
@@ -164,7 +182,7 @@ fn check_keys(
         // A key that was taken out may be the one that says where.
         (None, None) if report.touched(path) => Some(IssuerKeys::Discovery),
         (None, None) => {
-            check_discovery(&written.issuer, &path.key("issuer"), report);
+            check_discovery(issuer, &path.key("issuer"), report);
             Some(IssuerKeys::Discovery)
         }
     }
@@ -186,7 +204,7 @@ pub(super) fn check_discovery(issuer: &str, path: &KeyPath, report: &mut Report<
     );
 }
 
-fn check_algorithms(
+pub(super) fn check_algorithms(
     written: Option<&OneOrMany<FileAlgorithm>>,
     path: &KeyPath,
     report: &mut Report<'_>,

@@ -1,19 +1,28 @@
-//! Decides where others connect. Guests, operators and other gateways each have a door of their own: what shares a
-//! socket with the proxy would be in reach of a guest.
+//! Decides where others connect. Guests, operators, other gateways and data planes each have a door of their own: what
+//! shares a socket with the proxy would be in reach of a guest.
 
 use std::{
     net::{IpAddr, SocketAddr},
     path::Path,
 };
 
-use super::{check_path, limit::check_at_least_one, name::check_token_text, report::Report};
+use super::{
+    check_path, door::check_plane_doors, limit::check_at_least_one, name::check_certificate_names,
+    report::Report,
+};
 use crate::{
     ControlListen, Listen, OperatorListen, TlsFiles,
-    file::{FileControlListen, FileListen},
+    file::{FileControlListen, FileListen, FileOperatorListen},
     node::KeyPath,
+    read::similar,
 };
 
 const PROXY: &str = "127.0.0.1:8080";
+const TRANSPARENT: &str = "127.0.0.1:15001";
+const METRICS: &str = "127.0.0.1:9090";
+
+/// The listeners on TCP so far, by their keys.
+pub(super) type Doors = Vec<(String, SocketAddr)>;
 
 pub(super) fn check_listen(
     listen: Option<&FileListen>,
@@ -30,30 +39,33 @@ pub(super) fn check_listen(
             .and_then(|number| usize::try_from(number).ok()),
     };
     let proxy = check_proxy(listen, &base, report);
-    let mut doors: Vec<(&str, SocketAddr)> = proxy
+    let mut doors: Doors = proxy
         .iter()
         .flatten()
-        .map(|it| ("listen.proxy", *it))
+        .map(|it| ("listen.proxy".to_owned(), *it))
         .collect();
+    let transparent = check_transparent(listen, &base, &mut doors, report);
+    let metrics = check_metrics(listen, &base, &mut doors, report);
     let operator = listen.operator.as_ref().and_then(|written| {
         let path = base.key("operator");
         let address = check_door(&written.address, &path, &mut doors, report);
-        let tls = check_tls(&written.certificate, &written.key, &path, folder, report);
-        Some(OperatorListen {
-            address: address?,
-            tls: tls?,
-        })
+        check_operator(written, address, &path, folder, report)
     });
     let control = listen.control.as_ref().and_then(|written| {
         let path = base.key("control");
         let address = check_door(&written.address, &path, &mut doors, report);
         check_control(written, address, &path, folder, report)
     });
+    let (xds, minter) = check_plane_doors(listen, &base, &mut doors, folder, report);
     Some(Listen {
         proxy: proxy?,
+        transparent,
+        metrics,
         max_connections: max_connections?,
         operator,
         control,
+        xds,
+        minter,
     })
 }
 
@@ -63,11 +75,49 @@ fn check_proxy(
     report: &mut Report<'_>,
 ) -> Option<Vec<SocketAddr>> {
     let Some(proxy) = &listen.proxy else {
-        report.missing(base, "proxy", &format!("add `proxy: {PROXY}`"));
-        return None;
+        let others = ["transparent", "control", "xds", "minter"];
+        // One under a misspelt name was told already.
+        let is_other = |key: &str| {
+            others.contains(&key)
+                || report.touched(&base.key(key)) && similar(key, &others).is_some()
+        };
+        let written = base.nearest(report.root()).entries();
+        if !written.iter().any(|entry| is_other(&entry.key)) {
+            report.missing(base, "proxy", &format!("add `proxy: {PROXY}`"));
+        }
+        return Some(Vec::new());
     };
     let sockets = check_sockets(&proxy.0, &base.key("proxy"), PROXY, report);
+    warn_of_others(&sockets, report);
+    Some(sockets.into_iter().map(|(_, socket)| socket).collect())
+}
+
+/// What is redirected arrives on loopback, and no other listener serves it.
+fn check_transparent(
+    listen: &FileListen,
+    base: &KeyPath,
+    doors: &mut Doors,
+    report: &mut Report<'_>,
+) -> Vec<SocketAddr> {
+    let Some(transparent) = &listen.transparent else {
+        return Vec::new();
+    };
+    let path = base.key("transparent");
+    let sockets = check_sockets(&transparent.0, &path, TRANSPARENT, report);
     for (path, socket) in &sockets {
+        refuse_taken(*socket, path, doors, report);
+    }
+    warn_of_others(&sockets, report);
+    let sockets: Vec<_> = sockets.into_iter().map(|(_, socket)| socket).collect();
+    let taken = sockets
+        .iter()
+        .map(|it| ("listen.transparent".to_owned(), *it));
+    doors.extend(taken);
+    sockets
+}
+
+fn warn_of_others(sockets: &[(KeyPath, SocketAddr)], report: &mut Report<'_>) {
+    for (path, socket) in sockets {
         if !socket.ip().is_loopback() {
             report.warn(
                 "listens_beyond_loopback",
@@ -77,7 +127,44 @@ fn check_proxy(
             );
         }
     }
-    Some(sockets.into_iter().map(|(_, socket)| socket).collect())
+}
+
+/// No other listener has any of these sockets: who may read counts may be no guest, and no operator.
+fn check_metrics(
+    listen: &FileListen,
+    base: &KeyPath,
+    doors: &mut Doors,
+    report: &mut Report<'_>,
+) -> Vec<SocketAddr> {
+    let Some(metrics) = &listen.metrics else {
+        return Vec::new();
+    };
+    let sockets = check_sockets(&metrics.0, &base.key("metrics"), METRICS, report);
+    for (path, socket) in &sockets {
+        refuse_taken(*socket, path, doors, report);
+    }
+    let sockets = sockets.into_iter().map(|(_, socket)| socket);
+    let taken = doors.len();
+    doors.extend(sockets.map(|socket| ("listen.metrics".to_owned(), socket)));
+    doors
+        .iter()
+        .skip(taken)
+        .map(|(_, socket)| *socket)
+        .collect()
+}
+
+fn check_operator(
+    written: &FileOperatorListen,
+    address: Option<SocketAddr>,
+    path: &KeyPath,
+    folder: &Path,
+    report: &mut Report<'_>,
+) -> Option<OperatorListen> {
+    let tls = check_tls(&written.certificate, &written.key, path, folder, report);
+    Some(OperatorListen {
+        address: address?,
+        tls: tls?,
+    })
 }
 
 fn check_control(
@@ -89,18 +176,9 @@ fn check_control(
 ) -> Option<ControlListen> {
     let tls = check_tls(&written.certificate, &written.key, path, folder, report);
     let client_ca = check_path(&written.client_ca, &path.key("client_ca"), folder, report);
-    let texts = written.gateways.as_ref().map(|list| &list.0[..]);
     let path = path.key("gateways");
-    if let Some(texts) = texts {
-        report.refuse_empty(texts, &path);
-    }
-    let mut gateways = Vec::new();
-    for (path, text) in report.places(&path, texts.unwrap_or_default()) {
-        match check_token_text("invalid_gateway", text, &path, report) {
-            Some(name) if gateways.contains(&name) => report.duplicate(&path, text),
-            name => gateways.extend(name),
-        }
-    }
+    let gateways =
+        check_certificate_names("invalid_gateway", written.gateways.as_ref(), &path, report);
     Some(ControlListen {
         address: address?,
         tls: tls?,
@@ -110,10 +188,10 @@ fn check_control(
 }
 
 /// The socket of a listener that is not for guests; no other listener has it.
-fn check_door(
+pub(super) fn check_door(
     text: &str,
     path: &KeyPath,
-    doors: &mut Vec<(&'static str, SocketAddr)>,
+    doors: &mut Doors,
     report: &mut Report<'_>,
 ) -> Option<SocketAddr> {
     let at = path.key("address");
@@ -126,28 +204,25 @@ fn check_door(
         );
         return None;
     };
+    refuse_taken(socket, &at, doors, report);
+    doors.push((path.to_string(), socket));
+    Some(socket)
+}
+
+fn refuse_taken(socket: SocketAddr, at: &KeyPath, doors: &Doors, report: &mut Report<'_>) {
     if let Some((other, _)) = doors.iter().find(|(_, door)| collide(*door, socket)) {
         report.error(
             "same_address",
-            &at,
+            at,
             format!("`{other}` listens there already"),
             "give each listener a port of its own: who may reach the one must not reach the other",
         );
     }
-    doors.push((
-        if path.0.ends_with(&KeyPath::of("operator").0) {
-            "listen.operator"
-        } else {
-            "listen.control"
-        },
-        socket,
-    ));
-    Some(socket)
 }
 
 /// Whether one listener would stand in the other's place. The unspecified address is all of them; port 0 is any free
 /// one.
-fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+pub(super) fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     let (a, b) = (one.ip(), other.ip());
     let all = |it: IpAddr, other: IpAddr| it.is_unspecified() && (it.is_ipv6() || other.is_ipv4());
     one.port() != 0 && one.port() == other.port() && (a == b || all(a, b) || all(b, a))

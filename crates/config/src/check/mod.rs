@@ -4,21 +4,28 @@
 
 mod address;
 mod audit;
+mod ca;
+mod confinement;
 mod control;
 pub(crate) mod credential;
 pub(crate) mod destination;
+mod door;
+mod envoy;
+mod inbound;
 mod inject;
 mod issuer;
 mod limit;
 mod listen;
 mod name;
 mod operator;
+mod plane;
 mod policy;
 mod report;
 mod request;
 mod service;
 mod session;
 mod shared;
+mod target;
 mod upstream;
 mod url;
 
@@ -114,7 +121,20 @@ fn check(file: &FileConfig, folder: &Path, report: &mut Report<'_>) -> Option<Co
     let audit = audit::check_audit(file.audit.as_ref(), folder, report);
     let operator = operator::check_operator(file, folder, report);
     let is_own = !control::follows(report);
-    let credentials = credential::check_credentials(&file.credentials, is_own, folder, report);
+    // A data plane may draw any credential: which ones it needs is not said here alone.
+    let has_xds = report.root().entry("listen");
+    let has_xds = has_xds.is_some_and(|it| it.value.entry("xds").is_some());
+    let credentials = credential::check_credentials(
+        &file.credentials,
+        is_own && !has_xds,
+        listen.as_ref(),
+        folder,
+        report,
+    );
+    let ca = ca::check_ca(file.ca.as_ref(), folder, report);
+    let minter = plane::check_minter(file.minter.as_ref(), listen.as_ref(), folder, report);
+    let envoy = envoy::check_envoy(file.envoy.as_ref(), listen.as_ref(), folder, report);
+    let inbound = inbound::check_inbound(file, listen.as_ref(), folder, report);
     let control = control::check_control(file.control.as_ref(), folder, report);
     let shared = if is_own {
         check_shared(&file.shared(), &operator.oidc, folder, report)
@@ -136,7 +156,8 @@ fn check(file: &FileConfig, folder: &Path, report: &mut Report<'_>) -> Option<Co
     let config = Config {
         listen: listen?,
         state_dir,
-        credentials,
+        credentials: credentials.sources,
+        credential_planes: credentials.planes,
         resolver,
         upstream,
         timeouts,
@@ -144,6 +165,10 @@ fn check(file: &FileConfig, folder: &Path, report: &mut Report<'_>) -> Option<Co
         audit,
         operator,
         control,
+        ca,
+        minter,
+        inbound,
+        envoy,
         services,
         ..Config::without_file()
     };

@@ -1,11 +1,11 @@
-//! Decides what names, tenants, claims and audiences may look like, and that no name is given twice: two operators
+//! Decides what names, tenants, claims, audiences and names in certificates may look like, and that no name is given twice: two operators
 //! of one name would be one in every record.
 
 use std::collections::HashMap;
 
 use super::{credential::is_simple_name, report::Report};
 use crate::{
-    file::{ClaimText, NameText, TenantText},
+    file::{ClaimText, NameText, OneOrMany, TenantText},
     node::KeyPath,
 };
 
@@ -81,6 +81,41 @@ pub(super) fn check_claim(
     text.clone()
 }
 
+/// Names that stand in certificates, each once; none if the list is not there. What is written is not repeated: under
+/// `credentials` it may be the secret.
+pub(super) fn check_certificate_names(
+    code: &'static str,
+    names: Option<&OneOrMany<String>>,
+    path: &KeyPath,
+    report: &mut Report<'_>,
+) -> Vec<String> {
+    let Some(OneOrMany(names)) = names else {
+        return Vec::new();
+    };
+    report.refuse_empty(names, path);
+    let mut checked = Vec::new();
+    for (path, name) in report.places(path, names) {
+        if !is_exact_text(name) {
+            report.error(
+                code,
+                &path,
+                "no certificate has this name".to_owned(),
+                "write a name exactly as it stands in the certificate (subject alternative name), without spaces",
+            );
+        } else if checked.contains(name) {
+            report.error(
+                "duplicate_value",
+                &path,
+                "this name is already in the list".to_owned(),
+                "keep one of them",
+            );
+        } else {
+            checked.push(name.clone());
+        }
+    }
+    checked
+}
+
 /// A text that stands in a token: an issuer, an audience, a client's name.
 pub(super) fn check_token_text(
     code: &'static str,
@@ -88,7 +123,7 @@ pub(super) fn check_token_text(
     path: &KeyPath,
     report: &mut Report<'_>,
 ) -> Option<String> {
-    if text.is_empty() || text.len() > 512 || text.contains(is_odd) {
+    if !is_exact_text(text) {
         report.error(
             code,
             path,
@@ -98,6 +133,11 @@ pub(super) fn check_token_text(
         return None;
     }
     Some(text.to_owned())
+}
+
+/// 1 to 512 bytes without spaces and control characters.
+pub(super) fn is_exact_text(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 512 && !text.contains(is_odd)
 }
 
 fn is_odd(c: char) -> bool {

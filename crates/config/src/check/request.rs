@@ -108,7 +108,7 @@ fn check_entry(entry: &FileRequests, path: &KeyPath, report: &mut Report<'_>) ->
     }
 }
 
-fn check_each<T: PartialEq>(
+pub(super) fn check_each<T: PartialEq>(
     list: Option<&OneOrMany<String>>,
     path: &KeyPath,
     check: fn(&str, &KeyPath, &mut Report<'_>) -> Option<T>,
@@ -129,7 +129,7 @@ fn check_each<T: PartialEq>(
     checked
 }
 
-fn check_method(text: &str, path: &KeyPath, report: &mut Report<'_>) -> Option<Method> {
+pub(super) fn check_method(text: &str, path: &KeyPath, report: &mut Report<'_>) -> Option<Method> {
     const KNOWN: [&str; 9] = [
         "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT",
     ];
@@ -147,7 +147,11 @@ fn check_method(text: &str, path: &KeyPath, report: &mut Report<'_>) -> Option<M
     None
 }
 
-fn check_path_pattern(text: &str, path: &KeyPath, report: &mut Report<'_>) -> Option<PathPattern> {
+pub(super) fn check_path_pattern(
+    text: &str,
+    path: &KeyPath,
+    report: &mut Report<'_>,
+) -> Option<PathPattern> {
     PathPattern::parse(text)
         .map_err(|error| {
             let help = "write a path such as `/v1/**` (everything below) or `/repos/*/issues` (one segment)";

@@ -1,6 +1,6 @@
 //! Decides what a session token is, how long a session lives, and what is an anomaly.
 
-use std::{path::Path, time::Duration};
+use std::{ops::RangeInclusive, path::Path, time::Duration};
 
 use http::HeaderName;
 use outgate_journey::{policy::SessionLimits, tripwire::Tripwire};
@@ -12,8 +12,8 @@ use super::{
     report::Report,
 };
 use crate::{
-    OperatorOidc, Sessions,
-    file::{AnyOneOrMany, FileSessions, FileTripwire},
+    OperatorOidc, SessionView, Sessions,
+    file::{AnyOneOrMany, FileSessions, FileTripwire, FileView, SizeText},
     node::KeyPath,
 };
 
@@ -48,15 +48,79 @@ pub(super) fn check_sessions(
         .tripwire
         .as_ref()
         .and_then(|written| check_tripwire(written, &base.key("tripwire"), report));
+    let view = check_view(sessions.view.as_ref(), &base.key("view"), report);
     let issuers = check_issuers(&sessions.issuers, operators, folder, report);
     let sessions = Sessions {
         ttl,
         idle,
         lifetime,
         tripwire,
+        view,
         issuers,
     };
     (sessions, headers, limits)
+}
+
+const MOST_REQUESTS: u32 = 1000;
+const MOST_OF_A_BODY: u64 = 16 << 10;
+const MEMORY: RangeInclusive<u64> = 1 << 20..=1 << 30;
+
+fn check_view(written: Option<&FileView>, base: &KeyPath, report: &mut Report<'_>) -> SessionView {
+    let defaults = SessionView::default();
+    let Some(written) = written else {
+        return defaults;
+    };
+    let requests = written.requests.unwrap_or(defaults.requests);
+    let at = base.key("requests");
+    if requests > MOST_REQUESTS {
+        let message = "more than are kept".to_owned();
+        report.error(
+            "out_of_range",
+            &at,
+            message,
+            "write a number from 0 to 1000",
+        );
+    }
+    let at = base.key("bodies");
+    let help = "write a size of at most 16KiB, or take the key out to keep no bodies";
+    let bodies = check_bounded(
+        written.bodies.as_ref(),
+        &(1..=MOST_OF_A_BODY),
+        help,
+        &at,
+        report,
+    );
+    if requests == 0 && written.bodies.is_some() {
+        report.error(
+            "no_such_use",
+            &at,
+            "of no request, no body is kept".to_owned(),
+            "let `requests` be 1 or more, or take `bodies` out",
+        );
+    }
+    let at = base.key("memory");
+    let help = "write a size from 1MiB to 1GiB";
+    let memory = check_bounded(written.memory.as_ref(), &MEMORY, help, &at, report);
+    SessionView {
+        requests,
+        bodies: bodies.unwrap_or(defaults.bodies),
+        memory: memory.unwrap_or(defaults.memory),
+    }
+}
+
+fn check_bounded(
+    written: Option<&SizeText>,
+    bounds: &RangeInclusive<u64>,
+    help: &str,
+    path: &KeyPath,
+    report: &mut Report<'_>,
+) -> Option<u32> {
+    let bytes = check_size(written, path, report)?;
+    if !bounds.contains(&bytes) {
+        let message = "not a size that is kept".to_owned();
+        report.error("out_of_range", path, message, help);
+    }
+    u32::try_from(bytes).ok()
 }
 
 fn check_headers(

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::form::{AnyOneOrMany, OneOrMany, PortNumber, RateText};
+use super::{
+    form::{AnyOneOrMany, OneOrMany, PortNumber, RateText},
+    plane::FileSds,
+};
 
 /// What the gateway does with traffic to a destination.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -27,7 +30,24 @@ pub(crate) enum FilePosture {
 #[serde(deny_unknown_fields)]
 pub(crate) struct FileCredential {
     /// Where its value comes from.
-    pub(crate) from: FileSource,
+    pub(crate) from: FileCredentialSource,
+    /// The data planes that may have it, by a name in their certificates, one or a list. Default: all that
+    /// `listen.xds` lets in.
+    pub(crate) planes: Option<OneOrMany<String>>,
+}
+
+/// Where a credential's value comes from: `env`, `file` or `sds`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{"required": ["env"]}, {"required": ["file"]}, {"required": ["sds"]}]))]
+pub(crate) struct FileCredentialSource {
+    /// An environment variable of the gateway, read at start.
+    #[schemars(regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$"))]
+    pub(crate) env: Option<String>,
+    /// A file, watched; relative to this file's folder. One trailing line break is not part of the value.
+    pub(crate) file: Option<String>,
+    /// A server that speaks Envoy's Secret Discovery Service.
+    pub(crate) sds: Option<FileSds>,
 }
 
 /// Where a secret's value comes from: `env` or `file`.

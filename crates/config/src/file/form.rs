@@ -120,6 +120,10 @@ text_form! {
     UrlText, { "type": "string", "pattern": "^(https://|http://(127\\.|\\[::1\\]))" }
 }
 text_form! {
+    /// `http://127.0.0.1:9000`.
+    ServiceUrlText, { "type": "string", "pattern": "^https?://[^/?#@]+/?$" }
+}
+text_form! {
     /// A name of the owner's choice.
     NameText, { "type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$" }
 }

@@ -1,5 +1,7 @@
 //! Those whose tokens are taken for session tokens, as written.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +13,9 @@ use super::{
 /// One issuer of tokens that are taken for session tokens (OpenID Connect, Kubernetes service accounts).
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("not" = {"required": ["jwks", "jwks_file"]}))]
+#[schemars(extend("not" = {"anyOf": [
+    {"required": ["jwks", "jwks_file"]}, {"required": ["policy", "policies"]}
+]}))]
 pub(crate) struct FileIssuer {
     /// The `iss` of its tokens, exactly as it stands there.
     pub(crate) issuer: String,
@@ -31,8 +35,21 @@ pub(crate) struct FileIssuer {
     pub(crate) ca: Option<String>,
     /// The policy, by its name under `policies`, that its sessions are confined to.
     pub(crate) policy: Option<NameText>,
+    /// A policy for each identity instead, by what its token claims. A token that no entry is for is refused.
+    pub(crate) policies: Option<FileClaimPolicies>,
     /// Where tokens are asked about that are no JWT (RFC 7662).
     pub(crate) introspection: Option<FileIntrospection>,
+}
+
+/// Which policy an identity has.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FileClaimPolicies {
+    /// The claim, or a list of claims whose values are joined with `/`; dots lead into objects.
+    pub(crate) claim: OneOrMany<ClaimText>,
+    /// A policy's name under `policies` for each value, or for the values joined, as in `team-a/agent`.
+    #[schemars(extend("minProperties" = 1))]
+    pub(crate) map: BTreeMap<String, NameText>,
 }
 
 /// Token introspection (RFC 7662).

@@ -3,15 +3,25 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::form::{DurationText, HttpsText, OneOrMany};
+use super::{
+    form::{DurationText, HttpsText, OneOrMany},
+    plane::FilePlaneDoor,
+};
 
-/// Where guests connect, and where operators and other gateways do.
+/// Where guests connect, and where operators, other gateways and data planes do.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("anyOf" = [{"required": ["proxy"]}, {"required": ["transparent"]}, {"required": ["control"]}, {"required": ["xds"]}, {"required": ["minter"]}]))]
 pub(crate) struct FileListen {
     /// Address and port of the proxy, one or a list: `127.0.0.1:8080`. Port 0 lets the system choose.
-    #[schemars(required)]
+    /// May be left out beside `transparent`, `control`, `xds` and `minter`.
     pub(crate) proxy: Option<OneOrMany<String>>,
+    /// Address and port for captured connections, one or a list: `127.0.0.1:15001`. They arrive where a packet filter
+    /// of this machine redirects them, as `outgate capture` does. Linux.
+    pub(crate) transparent: Option<OneOrMany<String>>,
+    /// Address and port where counts can be read, one or a list: `127.0.0.1:9090`. `GET /metrics` in the text format of
+    /// Prometheus, in clear, by whoever can connect.
+    pub(crate) metrics: Option<OneOrMany<String>>,
     /// Connections open at once. Default 10000.
     #[schemars(range(min = 1))]
     pub(crate) max_connections: Option<u32>,
@@ -19,6 +29,11 @@ pub(crate) struct FileListen {
     pub(crate) operator: Option<FileOperatorListen>,
     /// Where gateways connect that follow this one, over mutual TLS.
     pub(crate) control: Option<FileControlListen>,
+    /// Where data planes connect: Envoys, and other clients of the Secret Discovery Service. `outgate serve` is their
+    /// control plane.
+    pub(crate) xds: Option<FilePlaneDoor>,
+    /// Where those connect that want leaves. `outgate minter` opens it, `outgate serve` does not.
+    pub(crate) minter: Option<FilePlaneDoor>,
 }
 
 /// Where operators connect.

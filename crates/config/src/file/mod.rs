@@ -3,11 +3,14 @@
 //! texts here and are read in `check`, which knows their place.
 
 mod audit;
+mod ca;
 mod destination;
 mod form;
+mod inbound;
 mod issuer;
 mod listen;
 mod operator;
+mod plane;
 mod service;
 mod session;
 mod upstream;
@@ -18,21 +21,26 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use audit::{FileAudit, FileExport, FileRotation};
+pub(crate) use ca::FileCa;
 pub(crate) use destination::{
-    FileAddresses, FileCredential, FileDestination, FileInject, FilePosture, FileProtocol,
-    FileRequests, FileSource, FileToken,
+    FileAddresses, FileCredential, FileCredentialSource, FileDestination, FileInject, FilePosture,
+    FileProtocol, FileRequests, FileSource, FileToken,
 };
 pub(crate) use form::{
     AnyOneOrMany, ClaimText, DurationText, NameText, OneOrMany, PortNumber, RateText, SizeText,
     TenantText,
 };
-pub(crate) use issuer::{FileAlgorithm, FileIntrospection, FileIssuer};
-pub(crate) use listen::{FileControl, FileControlListen, FileListen};
+pub(crate) use inbound::{FileCallerIssuer, FileExemption, FileInbound};
+pub(crate) use issuer::{FileAlgorithm, FileClaimPolicies, FileIntrospection, FileIssuer};
+pub(crate) use listen::{FileControl, FileControlListen, FileListen, FileOperatorListen};
 pub(crate) use operator::{
     FileClaimScopes, FileOidc, FileOperator, FileOperatorToken, FileQuotas, FileScope, FileWebhook,
 };
+pub(crate) use plane::{
+    FileEnvoy, FileEnvoyAdmin, FileMinter, FilePlaneDoor, FileSds, WrittenAddress,
+};
 pub(crate) use service::{FileCatalog, FileService, FileServiceDestination, FileServices};
-pub(crate) use session::{FilePolicy, FileSessionLimits, FileSessions, FileTripwire};
+pub(crate) use session::{FilePolicy, FileSessionLimits, FileSessions, FileTripwire, FileView};
 pub(crate) use upstream::{FileResolver, FileRoots, FileTimeouts, FileTls, FileUpstream};
 
 /// The version of the format.
@@ -52,8 +60,8 @@ pub(crate) struct FileConfig {
     /// The version of this format: 1.
     #[schemars(required, extend("const" = 1))]
     pub(crate) version: Option<u32>,
-    /// Where guests connect, and where operators and other gateways do. `outgate serve` needs it; `outgate run` opens
-    /// sockets of its own.
+    /// Where guests connect, and where operators, other gateways and data planes do. `outgate serve` needs it;
+    /// `outgate run` opens sockets of its own.
     pub(crate) listen: Option<FileListen>,
     /// Where the gateway keeps its state, relative to this file's folder. Default: the platform's state directory.
     pub(crate) state_dir: Option<String>,
@@ -85,6 +93,15 @@ pub(crate) struct FileConfig {
     pub(crate) operator: Option<FileOperator>,
     /// The control plane that this gateway follows. `posture`, `destinations`, `policies` and `sessions` come from there.
     pub(crate) control: Option<FileControl>,
+    /// Listeners in front of a service, for callers whose tokens verify.
+    #[serde(default)]
+    pub(crate) inbound: Vec<FileInbound>,
+    /// What Envoy's configuration says, where Envoy is the data plane.
+    pub(crate) envoy: Option<FileEnvoy>,
+    /// The CA that signs the leaves, which the deployment supplies and renews. Default: the gateway makes one.
+    pub(crate) ca: Option<FileCa>,
+    /// Another process that stamps the leaves and alone holds the CA's key. Default: this gateway does.
+    pub(crate) minter: Option<FileMinter>,
 }
 
 /// What a control plane gives to the gateways that follow it: the part of the file that decides about requests, and

@@ -24,6 +24,8 @@ pub(crate) struct FileSessions {
     pub(crate) lifetime: Option<DurationText>,
     /// What is an anomaly, by amounts alone. Needs at least one budget.
     pub(crate) tripwire: Option<FileTripwire>,
+    /// What operators can see of the latest requests of each session. It is in memory alone.
+    pub(crate) view: Option<FileView>,
     /// Others whose tokens are taken for session tokens.
     #[serde(default)]
     pub(crate) issuers: Vec<FileIssuer>,
@@ -45,6 +47,19 @@ pub(crate) struct FileSessionLimits {
     /// Different hosts over the session's life.
     #[schemars(range(min = 1))]
     pub(crate) distinct_destinations: Option<u32>,
+}
+
+/// What is kept of the latest requests of each session.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FileView {
+    /// How many requests of each session, at most 1000; 0: none. Default 50.
+    #[schemars(range(max = 1000))]
+    pub(crate) requests: Option<u32>,
+    /// How many bytes of each decrypted body, at most 16KiB. Default: no body is kept.
+    pub(crate) bodies: Option<SizeText>,
+    /// How many bytes of all sessions together, 1MiB to 1GiB. Default 32MiB.
+    pub(crate) memory: Option<SizeText>,
 }
 
 /// What one session may do within a window before it is an anomaly, which is recorded.

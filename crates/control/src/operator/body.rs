@@ -2,6 +2,7 @@
 //! has no room for unknown fields, so that a misspelt limit is an error and not an absent one.
 
 mod control;
+mod requests;
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
@@ -12,7 +13,7 @@ use serde::{
     de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-pub use self::control::*;
+pub use self::{control::*, requests::*};
 use super::text::{ID, SAYING, TENANT, TEXT};
 
 /// `POST /v1/sessions`.

@@ -47,6 +47,7 @@ codes! {
     ScopeMissing "scope_missing" 403 "The identity lacks the scope." "Ask for one of the scopes that the route names.";
     TenantBound "tenant_bound" 403 "The identity is bound to a tenant, and this is for more than that tenant to say." "Use an identity that is not bound to a tenant.";
     TooBusy "too_busy" 429 "There are too many calls at once." "Try again after the time in Retry-After; calls that end or deny sessions are served all the same.";
+    BodiesStayLocal "bodies_stay_local" 403 "Bodies are shown on the gateway's own machine alone." "Ask on the Unix socket, as the gateway's own user; everything else is shown here too.";
     AuditUnavailable "audit_unavailable" 503 "The audit trail cannot be written." "Check the audit store; `in_effect` says whether the call had its effect.";
     BodyTooLarge "body_too_large" 413 "The body is larger than 64 KiB." "Send a smaller one.";
     BodyIncomplete "body_incomplete" 400 "The body did not arrive as announced, or in time." "Send it whole, within five seconds.";
@@ -69,6 +70,7 @@ codes! {
     QuotaExceeded "quota_exceeded" 429 "The number of live sessions is used up." "End sessions, or ask for a higher quota.";
     CreationsLimited "creations_limited" 429 "Sessions are created faster than the configuration allows." "Try again after the time in Retry-After.";
     // what the gateway cannot do
+    NotReady "not_ready" 503 "The gateway should be given no new work." "The detail says what it waits for.";
     ReloadRefused "reload_refused" 422 "The configuration cannot be taken over; the one before stays in force." "Mend what the detail names.";
     PolicyUnreadable "policy_unreadable" 503 "The policy in force cannot be shown." "See the gateway's log.";
     AuditUnreadable "audit_unreadable" 503 "The audit trail cannot be read." "Check the audit store.";

@@ -177,6 +177,7 @@ fn parameters(route: &Route) -> Vec<Value> {
         let schema = match (parameter.kind, parameter.name) {
             ("integer", "limit") => json!({ "type": "integer", "minimum": 1, "maximum": 1000 }),
             ("integer", _) => json!({ "type": "integer", "minimum": 0 }),
+            (kind @ "boolean", _) => json!({ "type": kind }),
             (kind, "session") => json!({ "type": kind, "pattern": text::ID }),
             (kind, _) => json!({ "type": kind, "pattern": text::SAYING, "maxLength": 256 }),
         };

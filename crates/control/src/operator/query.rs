@@ -7,7 +7,7 @@ use super::{code::ErrorCode, problem::Refusal};
 pub(crate) struct Parameter {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
-    /// Of its JSON Schema: `integer` or `string`.
+    /// Of its JSON Schema: `integer`, `boolean` or `string`.
     pub(crate) kind: &'static str,
 }
 

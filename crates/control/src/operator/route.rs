@@ -62,6 +62,8 @@ pub(crate) struct Route {
     pub(crate) access: Access,
     /// Whether it ends or denies: then it acts first, whatever the audit trail says, and waits behind nobody.
     pub(crate) revokes: bool,
+    /// Whether it is answered out of memory: then it needs no room, and waits behind nobody.
+    pub(crate) is_instant: bool,
     pub(crate) query: &'static [Parameter],
     pub(crate) takes: Takes,
     pub(crate) gives: Gives,
@@ -86,6 +88,7 @@ impl Route {
             about: "",
             access,
             revokes: false,
+            is_instant: false,
             query: &[],
             takes: Takes::Nothing,
             gives: Gives::Nothing,
@@ -101,6 +104,11 @@ impl Route {
 
     pub(crate) const fn revoking(mut self) -> Self {
         self.revokes = true;
+        self
+    }
+
+    pub(crate) const fn instant(mut self) -> Self {
+        self.is_instant = true;
         self
     }
 
@@ -143,6 +151,7 @@ impl Route {
     pub(crate) fn all_codes(&self) -> Vec<ErrorCode> {
         use ErrorCode as Code;
         let mut codes = match self.access {
+            Access::Public if self.is_instant => Vec::new(),
             Access::Public => vec![Code::TooBusy],
             Access::Signed => vec![
                 Code::WebhookUnverified,
@@ -187,6 +196,7 @@ pub(crate) fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 pub(crate) fn all() -> Vec<Route> {
     [
         routes::sessions::table(),
+        routes::requests::table(),
         routes::denylist::table(),
         routes::kill::table(),
         routes::quotas::table(),

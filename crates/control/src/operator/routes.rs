@@ -7,6 +7,7 @@ pub(crate) mod keys;
 pub(crate) mod kill;
 pub(crate) mod policy;
 pub(crate) mod quotas;
+pub(crate) mod requests;
 pub(crate) mod sessions;
 pub(crate) mod webhooks;
 

@@ -184,7 +184,9 @@ impl Visit {
     ) -> Outcome {
         let query = query::parse(route.query, head.uri.query())?;
         let body = read_body(route.takes, &head.headers, body).await?;
-        self.place = Some(self.api.lane.enter()?);
+        if !route.is_instant {
+            self.place = Some(self.api.lane.enter()?);
+        }
         let identity = Identity {
             operator: nobody(),
             scopes: Scopes::default(),
@@ -259,6 +261,8 @@ impl Visit {
             Ok(done) if self.access == Some(Access::Public) => Ok(done),
             Ok(done) => self.settle(done).await,
             Err(refusal) if refusal.in_effect => Err(self.settle_in_effect(refusal).await),
+            // Asked once a second, it would fill the trail.
+            Err(refusal) if refusal.code == ErrorCode::NotReady => Err(refusal),
             Err(refusal) => {
                 self.note(&refusal);
                 Err(refusal)

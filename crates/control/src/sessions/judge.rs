@@ -70,6 +70,7 @@ impl Sessions {
                 self.seen.fetch_sub(1, Ordering::Relaxed);
             }
             self.give_place_back(live);
+            self.recent.forget(&live.id);
             // What never got there need not be taken off the disk.
             if self.store.is_some() && live.saved().is_some() {
                 lock(&self.unsaved.forget).push(live.id.clone());

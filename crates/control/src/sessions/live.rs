@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use outgate_journey::{
     policy::SessionLimits,
     session::{SessionEnd, SessionId, Terms, TokenClaims, TokenOrigin, UnixSeconds},
@@ -38,7 +38,8 @@ pub(super) struct Live {
     pub(super) tenant: Option<String>,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) container: Option<String>,
-    pub(super) terms: Terms,
+    /// Of one that was only seen: those of its latest token. Its issuer's policy may change under it.
+    pub(super) terms: ArcSwap<Terms>,
     pub(super) created: UnixSeconds,
     pub(super) created_by: String,
     pub(super) origin: TokenOrigin,
@@ -72,7 +73,7 @@ impl Live {
             tenant: new.tenant,
             labels: new.labels,
             container: new.container,
-            terms: new.terms,
+            terms: ArcSwap::from_pointee(new.terms),
             created: time.unix(),
             created_by: new.created_by,
             origin: TokenOrigin::Own,
@@ -99,7 +100,7 @@ impl Live {
             tenant: None,
             labels: BTreeMap::new(),
             container: None,
-            terms: claims.terms.clone(),
+            terms: ArcSwap::from_pointee(claims.terms.clone()),
             created: time.unix(),
             created_by: ISSUER.to_owned(),
             origin: claims.origin.clone(),
@@ -124,7 +125,7 @@ impl Live {
             tenant: stored.tenant,
             labels: stored.labels,
             container: stored.container,
-            terms: stored.terms,
+            terms: ArcSwap::from_pointee(stored.terms),
             created: stored.created,
             created_by: stored.created_by,
             origin: stored.origin,
@@ -150,7 +151,7 @@ impl Live {
             tenant: self.tenant.clone(),
             labels: self.labels.clone(),
             container: self.container.clone(),
-            terms: self.terms.clone(),
+            terms: Terms::clone(&self.terms.load()),
             set_limits: self.limits.load().as_deref().copied(),
             created: self.created,
             created_by: self.created_by.clone(),
@@ -163,6 +164,13 @@ impl Live {
 
     pub(super) fn expires(&self) -> UnixSeconds {
         UnixSeconds(self.expires.load(Ordering::Relaxed))
+    }
+
+    /// Notes what a token of the session says that it was given.
+    pub(super) fn is_given(&self, terms: &Terms) {
+        if self.is_seen && **self.terms.load() != *terms {
+            self.terms.store(Arc::new(terms.clone()));
+        }
     }
 
     /// Notes a token of the session.

@@ -105,6 +105,7 @@ impl Sessions {
         loop {
             let live = self.enter(claims);
             live.has_token_until(claims.expires, &self.time);
+            live.is_given(&claims.terms);
             live.pulse.touch(self.time.now());
             let activity = live.activity(&claims.token_id);
             // Forgotten before it was open: whoever revokes would not find it.

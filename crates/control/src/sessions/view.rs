@@ -88,6 +88,14 @@ impl Sessions {
         views
     }
 
+    /// How many sessions are live. Goes through all, copying none.
+    #[must_use]
+    pub fn count_live(&self) -> usize {
+        let now = self.time.unix();
+        let is_live = |live: &Live| live.over.get().is_none() && live.expires() > now;
+        self.known.iter().filter(|live| is_live(live)).count()
+    }
+
     /// One session.
     #[must_use]
     pub fn view(&self, id: &SessionId) -> Option<SessionView> {
@@ -102,6 +110,7 @@ impl Sessions {
             None => SessionState::Live,
         };
         let limits = live.limits.load();
+        let terms = live.terms.load();
         let (issuer, subject) = match &live.origin {
             TokenOrigin::Own => (None, None),
             TokenOrigin::External { issuer, subject } => {
@@ -113,8 +122,8 @@ impl Sessions {
             tenant: live.tenant.clone(),
             labels: live.labels.clone(),
             container: live.container.clone(),
-            policy: live.terms.policy.as_ref().map(ToString::to_string),
-            limits: LimitsText::from(limits.as_deref().unwrap_or(&live.terms.limits)),
+            policy: terms.policy.as_ref().map(ToString::to_string),
+            limits: LimitsText::from(limits.as_deref().unwrap_or(&terms.limits)),
             created: live.created.0,
             expires: live.expires().0,
             last_active: self.time.shown(live.pulse.last()),

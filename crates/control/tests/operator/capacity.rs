@@ -38,6 +38,10 @@ async fn a_kill_gets_through_a_full_lane_and_creations_are_told_to_wait() {
         .call(&Who::Token("all"), "GET", "/v1/sessions", &[], b"")
         .await;
     assert_eq!(answer.code(), "too_busy");
+    for path in ["/v1/health", "/v1/ready"] {
+        let answer = world.call(&Who::Local, "GET", path, &[], b"").await;
+        assert_eq!(answer.status, 200, "{path}: a probe waits behind nobody");
+    }
     let began = Instant::now();
     world.client("revoke").kill_all("now").await.unwrap();
     world

@@ -1,5 +1,7 @@
 //! What the interface does where all is well, over both doors.
 
+use std::sync::atomic::Ordering;
+
 use outgate_clock::Clock;
 use outgate_control::{
     client::ClientError,
@@ -165,6 +167,20 @@ async fn what_is_public_needs_no_credential_and_leaves_no_record() {
             .status,
         200
     );
+    assert_eq!(world.trail.actions(), []);
+}
+
+#[tokio::test]
+async fn who_is_not_ready_says_what_for_and_leaves_no_record_of_being_asked() {
+    let world = World::new().await;
+    assert_eq!(world.local_client().ready().await.unwrap().status, "ready");
+    world.host.stopping.store(true, Ordering::SeqCst);
+    for who in [Who::Nobody, Who::Local] {
+        let answer = world.call(&who, "GET", "/v1/ready", &[], b"").await;
+        assert_eq!((answer.status, answer.code().as_str()), (503, "not_ready"));
+        assert_eq!(answer.json()["detail"], "stopping, audit_unavailable");
+    }
+    assert_eq!(world.local_client().health().await.unwrap().status, "ok");
     assert_eq!(world.trail.actions(), []);
 }
 

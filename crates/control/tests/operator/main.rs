@@ -14,6 +14,7 @@ mod life;
 mod parts;
 mod refusals;
 mod reload;
+mod requests;
 mod tenants;
 mod webhooks;
 mod world;

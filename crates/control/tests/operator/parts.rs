@@ -11,7 +11,10 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use outgate_control::{
-    operator::{About, AuditReader, AuditTrail, AuditUnavailable, ClaimsVerifier, GatewayHost},
+    operator::{
+        About, AuditReader, AuditTrail, AuditUnavailable, ClaimsVerifier, DataPlane, GatewayHost,
+        WaitsFor,
+    },
     sessions::{SessionStore, StoreError},
 };
 use outgate_journey::{
@@ -150,6 +153,7 @@ pub(crate) struct Host {
     pub(crate) reloads: AtomicU64,
     pub(crate) broken: AtomicBool,
     pub(crate) follows: AtomicBool,
+    pub(crate) stopping: AtomicBool,
 }
 
 impl GatewayHost for Host {
@@ -159,6 +163,13 @@ impl GatewayHost for Host {
             ca: Some("/state/ca/ca.crt".into()),
             bundle: None,
             token_variables: vec!["ANTHROPIC_API_KEY".to_owned()],
+            data_planes: vec![DataPlane {
+                client: "envoy-1".to_owned(),
+                node: "envoy".to_owned(),
+                streams: 1,
+                accepted_unix_ms: Some(1_790_000_000_000),
+                refused: [("route".to_owned(), "a rule of team-b".to_owned())].into(),
+            }],
         }
     }
 
@@ -184,6 +195,15 @@ impl GatewayHost for Host {
 
     fn ttl(&self) -> Duration {
         Duration::from_secs(1800)
+    }
+
+    fn waits_for(&self) -> Vec<WaitsFor> {
+        let stopping = self.stopping.load(Ordering::SeqCst);
+        stopping
+            .then_some([WaitsFor::Stopping, WaitsFor::Audit])
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }
 

@@ -160,7 +160,7 @@ async fn what_concerns_all_tenants_is_not_for_who_is_bound_to_one() {
             }
         }
     }
-    assert!(everybodys >= 8 && by_id == 5, "{everybodys} {by_id}");
+    assert!(everybodys >= 8 && by_id == 6, "{everybodys} {by_id}");
     for (method, path, body) in [
         (
             "POST",

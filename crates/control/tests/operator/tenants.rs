@@ -86,3 +86,16 @@ async fn a_tenant_widens_limits_no_further_than_others_left_them() {
     set(&ROOT, json!({})).await;
     set(&TEAM, json!({"requests": "100/s"})).await;
 }
+
+#[tokio::test]
+async fn a_tenant_is_not_shown_what_data_planes_say_of_everybodys_rules() {
+    let world = world().await;
+    for (who, shown) in [(Who::Local, 1), (ROOT, 1), (TEAM, 0)] {
+        let answer = world.call(&who, "GET", "/v1/gateway", &[], b"").await;
+        assert_eq!(answer.status, 200);
+        let about = answer.json();
+        assert_eq!(about["data_planes"].as_array().unwrap().len(), shown);
+        assert_eq!(about["proxy"], json!(["127.0.0.1:8080"]));
+        assert_eq!(about.to_string().contains("team-b"), shown == 1);
+    }
+}

@@ -7,11 +7,11 @@ use std::sync::{
 
 use outgate_clock::FakeClock;
 use outgate_control::sessions::{SessionRules, SessionState};
-use outgate_journey::session::{SessionEnd, UnixSeconds};
+use outgate_journey::session::{PolicyName, SessionEnd, UnixSeconds};
 use outgate_store::Change;
 
 use crate::support::{
-    Bench, HOUR, MINUTE, Machine, START, claims, end, external, id, rules, standing,
+    Bench, HOUR, MINUTE, Machine, START, claims, end, external, id, new, rules, standing,
 };
 
 #[tokio::test]
@@ -43,6 +43,24 @@ async fn an_identity_is_known_from_first_sight_and_told_of_once() {
             Err(SessionEnd::Ended)
         );
     }
+}
+
+#[tokio::test]
+async fn an_identity_is_shown_with_the_policy_of_its_latest_token() {
+    let bench = Bench::new(SessionRules::default()).await;
+    let mut token = external("x_1", 600);
+    for name in ["coding", "search"] {
+        token.terms.policy = PolicyName::parse(name);
+        let _ = bench.sessions.activity(&token);
+        let view = bench.sessions.view(&id("x_1")).unwrap();
+        assert_eq!(view.policy.as_deref(), Some(name));
+    }
+    // What was created here is what its operator made it.
+    bench.sessions.create(new("a")).await.unwrap();
+    let mut token = claims("a");
+    token.terms.policy = PolicyName::parse("search");
+    let _ = bench.sessions.activity(&token);
+    assert_eq!(bench.sessions.view(&id("a")).unwrap().policy, None);
 }
 
 #[tokio::test]

@@ -14,5 +14,6 @@ mod external;
 mod follow;
 mod operators;
 mod places;
+mod recent;
 mod revoking;
 mod support;

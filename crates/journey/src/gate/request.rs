@@ -4,13 +4,13 @@ use http::{HeaderMap, Method, Uri, header::UPGRADE};
 
 use super::{Plane, attribute, confined, with_session};
 use crate::{
-    authorize::authorize,
+    authorize::{Permit, authorize},
     denial::{Denial, DenyCode},
     destination::{Destination, agree_with_destination},
     inject::{Credentials, InjectionPlan, Presentation, plan_injection},
     limit::admit,
     outgoing::reveals_token,
-    policy::{AllowedDestination, Injection, InjectionForm, Policy, Rule, TokenDemand},
+    policy::{Injection, InjectionForm, Policy, Rule, TokenDemand},
     session::{Session, presented_to_destination, recheck_denylist},
 };
 
@@ -29,6 +29,28 @@ pub struct RequestEvidence<'a> {
     pub headers: &'a HeaderMap,
 }
 
+/// A request that passed every stage up to *authorize*; what is left are *limit* and *inject*.
+#[derive(Debug)]
+pub struct PermittedRequest {
+    permit: Permit,
+    session: Option<Session>,
+    presentation: Presentation,
+}
+
+impl PermittedRequest {
+    /// The permit.
+    #[must_use]
+    pub const fn permit(&self) -> &Permit {
+        &self.permit
+    }
+
+    /// Whose request it is.
+    #[must_use]
+    pub const fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+}
+
 /// Judges one request, by the policy of this moment.
 ///
 /// # Errors
@@ -38,38 +60,80 @@ pub async fn judge_request<P: Plane>(
     policy: &Policy,
     request: &RequestEvidence<'_>,
 ) -> Result<InjectionPlan<<P::Credentials as Credentials>::Lease>, Denial> {
+    let permitted = permit_request(plane, policy, request).await?;
+    admit_request(plane, policy, permitted)
+}
+
+/// Judges one request up to *authorize*, for a plane that comes back for the rest with [`resume_request`].
+///
+/// # Errors
+/// Whatever the first failing stage says.
+pub async fn permit_request<P: Plane>(
+    plane: &P,
+    policy: &Policy,
+    request: &RequestEvidence<'_>,
+) -> Result<PermittedRequest, Denial> {
     agree_with_destination(request.destination, request.target, request.headers)?;
     judge_upgrade(request)?;
     let allowed = policy.allow(request.destination.clone())?;
     let (session, presentation) = identify_session(plane, policy, request, allowed.rule()).await?;
-    let known = session.clone();
-    admit_request(plane, policy, request, allowed, session, presentation)
-        .map_err(|denial| with_session(denial, known.as_ref()))
+    let permit = confined(policy, session.as_ref(), allowed)
+        .and_then(|allowed| {
+            authorize(
+                allowed,
+                request.method,
+                request.target.path(),
+                request.headers,
+            )
+        })
+        .map_err(|denial| with_session(denial, session.as_ref()))?;
+    Ok(PermittedRequest {
+        permit,
+        session,
+        presentation,
+    })
 }
 
-/// Authorize, limit, inject.
+/// The rest of the journey of a request that was permitted a moment ago: the session is asked again, because it may have
+/// been ended since.
+///
+/// # Errors
+/// Whatever the first failing stage says.
+pub fn resume_request<P: Plane>(
+    plane: &P,
+    policy: &Policy,
+    permitted: PermittedRequest,
+) -> Result<InjectionPlan<<P::Credentials as Credentials>::Lease>, Denial> {
+    if let Some(session) = &permitted.session {
+        recheck_denylist(plane.denylist(), session)
+            .map_err(|denial| denial.by(&permitted.permit.allowed().rule().id))?;
+    }
+    admit_request(plane, policy, permitted)
+}
+
+/// Limit, inject.
 fn admit_request<P: Plane>(
     plane: &P,
     policy: &Policy,
-    request: &RequestEvidence<'_>,
-    allowed: AllowedDestination,
-    session: Option<Session>,
-    presentation: Presentation,
+    permitted: PermittedRequest,
 ) -> Result<InjectionPlan<<P::Credentials as Credentials>::Lease>, Denial> {
-    let permit = authorize(
-        confined(policy, session.as_ref(), allowed)?,
-        request.method,
-        request.target.path(),
-        request.headers,
-    )?;
-    let admission = admit(plane.limits(), policy, permit, session)?;
-    plan_injection(
-        plane.credentials(),
-        plane.audit(),
-        plane.denylist(),
-        admission,
+    let PermittedRequest {
+        permit,
+        session,
         presentation,
-    )
+    } = permitted;
+    let known = session.clone();
+    admit(plane.limits(), policy, permit, session)
+        .and_then(|admission| {
+            plan_injection(
+                plane.credentials(),
+                plane.audit(),
+                plane.denylist(),
+                admission,
+                presentation,
+            )
+        })
+        .map_err(|denial| with_session(denial, known.as_ref()))
 }
 
 /// Only WebSocket is carried behind an `Upgrade` (RFC 6455 section 4.1). `h2c` would hide every later request.

@@ -13,20 +13,23 @@ use outgate_journey::{
     record::{AuditEvent, AuditSink, Entry, Operator, SessionChange, SessionRecord},
     session::{SessionEnd, SessionId, Terms, UnixSeconds},
 };
-use outgate_pki::CertificateAuthority;
 use outgate_session::{KeyRing, new_session_id};
 use tokio::net::TcpListener;
 
+use super::ca::authority;
 use super::{AUDIENCE, CaPlace, Gateway, GatewayError, ISSUER, Parts};
 #[cfg(target_os = "linux")]
+use outgate_plane::{
+    Observer,
+    clock::{self, unix_now},
+    tokens::Tokens,
+};
+
 use crate::names::{self, NameSockets};
 use crate::{
     arrival::{Arrival, OwnSession, keep_fresh, own_ttl},
-    clock::{self, unix_now},
+    dialled::Capturing,
     listener::{Door, DoorKind},
-    shared::Observer,
-    tokens::Tokens,
-    trail::Trail,
 };
 
 /// Where an audit trail goes that belongs to one run.
@@ -102,12 +105,7 @@ impl InMemoryGateway {
         let now = unix_now();
         let keys = KeyRing::in_memory(ISSUER, AUDIENCE, now)
             .map_err(|error| GatewayError::Keys(error.to_string()))?;
-        let authority = config
-            .needs_ca()
-            .then(|| CertificateAuthority::in_memory(now))
-            .transpose()
-            .map_err(|error| GatewayError::Ca(error.to_string()))?;
-        let ca = authority.as_ref().map(|ca| ca.certificate_pem().to_owned());
+        let (authority, ca) = authority(&config, now)?;
         let failed = |error: &dyn std::fmt::Display| GatewayError::Audit(error.to_string());
         let options = AuditOptions {
             clock: clock::machine(),
@@ -186,9 +184,9 @@ impl InMemoryGateway {
             kind,
             own: own.clone(),
         };
+        let captured = DoorKind::Transparent(Capturing::ByRoute);
         self.gateway.accept(sockets.proxy, &door(DoorKind::Proxy));
-        self.gateway
-            .accept(sockets.transparent, &door(DoorKind::Transparent));
+        self.gateway.accept(sockets.transparent, &door(captured));
         #[cfg(target_os = "linux")]
         names::serve(&self.gateway.shared, sockets.names, own.as_ref());
     }
@@ -199,7 +197,7 @@ impl InMemoryGateway {
             client: SocketAddr::from(([127, 0, 0, 1], 0)),
             own: Some(Arc::clone(session)),
         };
-        let mut trail = Trail::begin(&self.gateway.shared, Entry::Namespace, &arrival);
+        let mut trail = arrival.begin_trail(&self.gateway.shared, Entry::Namespace);
         trail.deny(&Denial::new(DenyCode::PortNotAllowed).because(what.to_owned()));
     }
 

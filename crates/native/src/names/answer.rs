@@ -15,7 +15,9 @@ use outgate_journey::{
     record::Entry,
 };
 
-use crate::{arrival::Arrival, shared::Shared, trail::Trail};
+use outgate_plane::trail::Trail;
+
+use crate::{arrival::Arrival, shared::Shared};
 
 /// Seconds. Short, because the gateway resolves again when the name is connected to.
 const TTL: u32 = 30;
@@ -44,7 +46,7 @@ pub(super) async fn answer(
     message: &[u8],
     over: Over,
 ) -> Option<Vec<u8>> {
-    let mut trail = Trail::begin(shared, Entry::Dns, arrival);
+    let mut trail = arrival.begin_trail(shared, Entry::Dns);
     // Two servers that answer each other's answers never end (RFC 1035 section 4.1.1: QR).
     let is_answer = message.get(2).is_some_and(|flags| flags & 0x80 != 0);
     let Ok(question) = Message::from_vec(message) else {

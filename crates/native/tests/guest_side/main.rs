@@ -14,15 +14,18 @@
 #![cfg(target_os = "linux")]
 
 mod dns_wire;
+mod vault;
 mod world;
 
 mod admission;
 mod attribution;
 mod clear;
 mod ending;
+mod leaves;
 mod names;
 mod names_hostile;
 mod opaque;
 mod opening;
 mod proxy;
 mod server_name;
+mod told;

@@ -1,8 +1,11 @@
 //! The explicit proxy on a session's own socket: whoever reaches it is the session, and needs no token to be it.
 
-use outgate_journey::{denial::DenyCode, record::Entry};
+use outgate_journey::{
+    denial::DenyCode,
+    record::{Ending, Entry},
+};
 use outgate_native::gateway::Attribution;
-use outgate_testkit::{Outcome, Req, Way as Proxied};
+use outgate_testkit::{Outcome, Req, TlsOptions, Way as Proxied};
 
 use crate::world::{K1, World};
 
@@ -145,6 +148,34 @@ async fn where_the_token_attributes_the_proxy_asks_for_it() {
             200,
             "{way:?}"
         );
+    }
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_policy_that_comes_between_a_tunnel_and_its_first_bytes_is_judged_by_too() {
+    let world = World::new(Attribution::BySocket).await;
+    let target = format!("pass.test:{}", world.tls.port());
+    let hello = TlsOptions::new("pass.test", "http/1.1");
+    for is_dropped in [false, true] {
+        let mark = world.mark();
+        let tunnel = world.proxy.connect(&target).await.unwrap();
+        if is_dropped {
+            let next = world.changed(|config| {
+                let rule = &mut config["destinations"][3];
+                assert_eq!(rule["host"], "pass.test");
+                rule["host"] = "elsewhere.test".into();
+            });
+            world.gateway.take_over(next).unwrap();
+        }
+        let shaken = world.proxy.handshake(tunnel, &hello).await;
+        assert_eq!(shaken.is_err(), is_dropped);
+        drop(shaken);
+        let record = world
+            .record(mark, "the tunnel", |it| it.entry == Entry::Connect)
+            .await;
+        let is_cut = record.ending == Ending::Cut(DenyCode::PolicyChanged);
+        assert_eq!(is_cut, is_dropped, "{record:#?}");
     }
     world.finish().await;
 }

@@ -148,8 +148,10 @@ pub(crate) struct World {
     /// Of the name server over TCP.
     pub(crate) names_tcp: SocketAddr,
     records: Arc<Mutex<Vec<DecisionRecord>>>,
+    /// What the gateway was started with.
+    config: Value,
     /// Dropped last: the audit trail is in it.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// How much had happened at some moment.
@@ -184,8 +186,7 @@ impl World {
         let mut config = usual_config(ports, dns.address());
         (setup.config)(&mut config, ports);
         write_files(folder.path(), ca.pem());
-        let config = Config::parse("test.json", &config.to_string(), folder.path())
-            .unwrap_or_else(|problems| panic!("{problems}"));
+        let parsed = parse(&config, folder.path());
 
         let proxy = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let udp = UdpSocket::bind("0.0.0.0:0").await.expect("a port");
@@ -208,7 +209,7 @@ impl World {
             folder: folder.path().join("audit"),
             most_records: setup.most_records,
         };
-        let gateway = InMemoryGateway::start(config, audit, &own, observer).expect("a gateway");
+        let gateway = InMemoryGateway::start(parsed, audit, &own, observer).expect("a gateway");
         let session = gateway
             .begin_session(BTreeMap::new())
             .await
@@ -224,7 +225,8 @@ impl World {
             clear,
             dns,
             records,
-            _folder: folder,
+            config,
+            folder,
             gateway,
         };
         let sockets = SessionSockets {
@@ -239,6 +241,13 @@ impl World {
             .gateway
             .serve_session(sockets, &session, setup.attribution);
         world
+    }
+
+    /// The gateway's configuration with this change.
+    pub(crate) fn changed(&self, change: impl FnOnce(&mut Value)) -> Config {
+        let mut config = self.config.clone();
+        change(&mut config);
+        parse(&config, self.folder.path())
     }
 
     /// The session's token of this moment.
@@ -489,6 +498,11 @@ pub(crate) async fn read_framed(stream: &mut TcpStream) -> Option<Vec<u8>> {
 /// Whether an allowed exchange was cut because its session had ended.
 pub(crate) fn was_cut(record: &DecisionRecord) -> bool {
     record.ending == Ending::Cut(DenyCode::SessionRevoked)
+}
+
+fn parse(config: &Value, folder: &Path) -> Config {
+    Config::parse("test.json", &config.to_string(), folder)
+        .unwrap_or_else(|problems| panic!("{problems}"))
 }
 
 fn write_files(folder: &Path, ca: &str) {

@@ -1,9 +1,13 @@
 //! The arguments.
 
 mod audit;
+mod capture;
+mod envoy;
 mod operator;
+mod probe;
 mod reach;
 mod run;
+mod workload;
 
 use std::path::PathBuf;
 
@@ -11,12 +15,16 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::{
     audit::{Audit, AuditAction},
+    capture::Capture,
+    envoy::{Envoy, EnvoyAction, EnvoyBootstrap, EnvoyLeaves, EnvoyRun, EnvoyStatus, Minter},
     operator::{
         CreateSession, Deny, DenyAction, DenyTarget, Env, EnvFormat, Keys, KeysAction, Kill, Quota,
         QuotaNumber, Session, SessionAction,
     },
+    probe::{Group, ProbeArgument, Way, WayKind},
     reach::{Place, Reach, limits},
     run::{Run, RunIsolation, RunPosture},
+    workload::{Exec, Install, Preflight, Trust},
 };
 
 /// The one way out for software that must not hold secrets.
@@ -51,6 +59,22 @@ pub(crate) enum Command {
     Run(Run),
     /// Run the gateway
     Serve(Serve),
+    /// Use Envoy as the data plane: print its bootstrap, run it, write leaves for it
+    Envoy(Envoy),
+    /// Run the process that alone holds the CA's key and mints leaves for gateways and Envoys
+    Minter(Minter),
+    /// Close every way out of this network namespace but the gateway's, by packet filter rules (Linux)
+    ///
+    /// Writes one table of the family `inet`, so for IPv4 and IPv6 at once, in the place of what an earlier run wrote, and
+    /// reads it back. Loopback stays open. Takes CAP_NET_ADMIN, and no program and no file. Exit status: 0 if the rules are
+    /// there; 1 if not, and then nothing was changed unless the message says so.
+    Capture(Capture),
+    /// Say whether the gateway of the state folder answers, or with --ready whether it should be given work
+    ///
+    /// For probes. One line says which; exit status: 0 or 1. It is over within two seconds and leaves no record. Not ready
+    /// is a gateway that starts or stops, whose audit trail cannot be written, whose CA is not usable, or which never had
+    /// its control plane's policy.
+    Health(Health),
     /// Check a configuration file; all problems at once, each with its line
     Check(ConfigFile),
     /// Say what would happen to a request, stage by stage, without sending it. Exit status: 0 allowed, 2 denied
@@ -78,6 +102,21 @@ pub(crate) enum Command {
     Ca(Ca),
     /// Read, verify, prove and export the audit trail
     Audit(Audit),
+    /// In a workload's place, prove that the gateway is its only way out. Exit status: 0 if it is, 1 if not
+    ///
+    /// Asks the gateway, with the workload's token, for a name that nobody allows, and tries the ways around it: public
+    /// addresses, the name servers, metadata services, the cluster's API server. Ends when the gateway answered and no
+    /// way was open two rounds in a row, or when the time is over, with a line for each way that is open.
+    Preflight(Preflight),
+    /// Copy this program to a folder, as `outgate`, for an image that does not have it
+    Install(Install),
+    /// Write what a workload trusts: the roots of the image that this runs in, and the gateway's CA
+    Trust(Trust),
+    /// Start a workload with its session token in its environment
+    ///
+    /// Sets the proxy variables and those of --token-variables, and becomes the command. Exit status: the command's own,
+    /// 126 or 127 if it cannot be started, 125 if the token cannot be read.
+    Exec(Exec),
     /// Print the JSON Schema of the configuration file
     Schema,
 }
@@ -105,6 +144,18 @@ pub(crate) struct Serve {
     /// Format of the log on standard error
     #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "OUTGATE_LOG_FORMAT")]
     pub(crate) log_format: LogFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Health {
+    /// Whether it should be given work, and not merely whether it answers
+    #[arg(long)]
+    pub(crate) ready: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) place: Place,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -42,6 +42,14 @@ pub(crate) enum SessionAction {
         /// The session's id
         id: String,
     },
+    /// Show what a session asked this gateway for lately: requests that have ended, the oldest first
+    Requests {
+        /// The session's id
+        id: String,
+        /// With the beginnings of decrypted bodies, where sessions.view.bodies keeps them; on the gateway's own machine alone
+        #[arg(long)]
+        bodies: bool,
+    },
     /// Set a session's own limits, in place of those that it had
     ///
     /// They hold beside the configuration's and can only narrow them. What is not named has no limit of its own then.

@@ -8,7 +8,7 @@ use outgate_control::{
     operator::{DenyBody, DenyRequest, DenyTargetBody},
 };
 use outgate_journey::outgoing::resembles_token;
-use outgate_native::clock::unix_now;
+use outgate_plane::clock::unix_now;
 use serde_json::json;
 
 use super::{

@@ -100,6 +100,7 @@ mod tests {
             ca: has_ca.then(|| "/s/ca/ca.crt".into()),
             bundle: has_ca.then(|| "/s/ca/bundle.pem".into()),
             token_variables: vec!["ANTHROPIC_API_KEY".to_owned()],
+            data_planes: Vec::new(),
         }
     }
 

@@ -25,7 +25,7 @@ use outgate_journey::{
         Denylist, PolicyName, SessionEnd, SessionId, Terms, TokenClaims, TokenOrigin, UnixSeconds,
     },
 };
-use outgate_native::{clock, resolver::GatewayResolver};
+use outgate_plane::{clock, resolver::GatewayResolver};
 use outgate_store::{SessionStore, SqliteStore};
 use owo_colors::OwoColorize;
 use serde_json::json;
@@ -391,6 +391,8 @@ fn tell_injection(
             (format!("variable {name}"), std::env::var_os(name).is_some())
         }
         Some(CredentialSource::File(path)) => (path.display().to_string(), path.exists()),
+        // Asking would be a use; the gateway alone knows what it was told.
+        Some(CredentialSource::Sds(sds)) => (format!("{} of {}", sds.name, sds.address), true),
         None => ("nowhere".to_owned(), false),
     };
     told.say(

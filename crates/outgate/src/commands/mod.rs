@@ -2,20 +2,30 @@
 
 mod audit;
 mod ca;
+mod capture;
 mod check;
 mod demo;
 mod deny;
 mod env;
+mod envoy;
+mod exec;
 mod explain;
+mod files;
+mod health;
+mod install;
 mod keys;
 mod kill;
+mod minter;
 mod operator;
+mod plane_door;
+mod preflight;
 mod process;
 mod quota;
 mod run;
 mod serve;
 mod session;
 mod table;
+mod trust;
 
 use std::{
     future::Future,
@@ -40,6 +50,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Demo => demo::run(),
         Command::Run(run) => run::run(run, state_dir),
         Command::Serve(serve) => serve::run(&serve, state_dir),
+        Command::Envoy(envoy) => envoy::run(envoy, state_dir),
+        Command::Minter(minter) => minter::run(&minter, state_dir),
+        Command::Capture(capture) => capture::run(&capture),
+        Command::Health(health) => health::run(&health, state_dir),
         Command::Check(file) => check::run(&file),
         Command::Explain(explain) => explain::run(&explain, state_dir),
         Command::Session(session) => session::run(session, state_dir),
@@ -50,6 +64,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Env(env) => env::run(&env, state_dir),
         Command::Ca(ca) => ca::run(ca, state_dir),
         Command::Audit(audit) => audit::run(audit, state_dir),
+        Command::Preflight(preflight) => preflight::run(&preflight),
+        Command::Install(install) => install::run(&install),
+        Command::Trust(trust) => trust::run(&trust),
+        Command::Exec(exec) => exec::run(&exec),
         Command::Schema => {
             say!(
                 "{}",

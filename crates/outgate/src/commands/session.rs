@@ -1,5 +1,7 @@
 //! `outgate session`: sessions of the running gateway. A token is printed where it was asked for and nowhere else.
 
+mod requests;
+
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -52,6 +54,9 @@ fn act(client: &OperatorClient, action: SessionAction, json: bool) -> Result<()>
         }
         SessionAction::List { all } => list(client, all, json),
         SessionAction::Show { id } => show(&ask(client.show(&id))?, json),
+        SessionAction::Requests { id, bodies } => {
+            requests::show(&ask(client.requests(&id, None, bodies))?, bodies, json)
+        }
         SessionAction::Limit {
             id, limits: given, ..
         } => {

@@ -250,6 +250,13 @@ pub struct Health {
     pub status: String,
 }
 
+/// `GET /v1/ready`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Readiness {
+    /// `ready`: the gateway can be given work.
+    pub status: String,
+}
+
 /// `GET /v1/gateway`: what a workload's environment is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct About {
@@ -262,6 +269,24 @@ pub struct About {
     pub bundle: Option<PathBuf>,
     /// The variables in which workloads look for their keys: where the gateway's own credentials come from.
     pub token_variables: Vec<String>,
+    /// The data planes that ask this gateway for their configuration; none for an operator of one tenant.
+    #[serde(default)]
+    pub data_planes: Vec<DataPlane>,
+}
+
+/// A data plane that asks this gateway for its configuration, or for secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DataPlane {
+    /// The name on its certificate; `local` on a Unix socket.
+    pub client: String,
+    /// What it calls itself.
+    pub node: String,
+    /// How many discovery streams it has open; 0: it is gone.
+    pub streams: u32,
+    /// When it took over what it was sent the last time, in milliseconds since 1970.
+    pub accepted_unix_ms: Option<u64>,
+    /// What it refused, in its own words, by the type of resource: it goes on with what it had.
+    pub refused: BTreeMap<String, String>,
 }
 
 fn count_or_null(_: &mut SchemaGenerator) -> Schema {

@@ -100,7 +100,10 @@ async fn records(call: Call) -> Outcome {
     Ok(Done::json(StatusCode::OK, &AuditRecords { records })?.noting(detail))
 }
 
-fn number<N: std::str::FromStr>(call: &Call, name: &'static str) -> Result<Option<N>, Refusal> {
+pub(super) fn number<N: std::str::FromStr>(
+    call: &Call,
+    name: &'static str,
+) -> Result<Option<N>, Refusal> {
     let bad = || Refusal::saying(ErrorCode::InvalidQuery, format!("{name}: a whole number"));
     let read = |text: String| {
         let digits = text.bytes().all(|b| b.is_ascii_digit());

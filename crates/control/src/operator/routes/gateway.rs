@@ -4,9 +4,11 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 
 use crate::operator::{
-    body::{About, Health},
+    body::{About, Health, Readiness},
     call::{Call, Done, Outcome},
+    code::ErrorCode,
     openapi,
+    problem::Refusal,
     route::{Access, Gives, Route, schema},
     scope::Scope,
 };
@@ -30,7 +32,19 @@ pub(crate) fn table() -> Vec<Route> {
             |call| Box::pin(health(call)),
         )
         .about("Answers.")
+        .instant()
         .giving(Gives::Json(200, schema::<Health>)),
+        Route::new(
+            Method::GET,
+            "/v1/ready",
+            "gateway.ready",
+            Access::Public,
+            |call| Box::pin(ready(call)),
+        )
+        .about("Says whether the gateway can be given work.")
+        .instant()
+        .refusing(&[ErrorCode::NotReady])
+        .giving(Gives::Json(200, schema::<Readiness>)),
         Route::new(
             Method::GET,
             "/v1/openapi.json",
@@ -44,12 +58,27 @@ pub(crate) fn table() -> Vec<Route> {
 }
 
 async fn show(call: Call) -> Outcome {
-    Done::json(StatusCode::OK, &call.api.parts.host.about())
+    let mut about = call.api.parts.host.about();
+    // What a data plane refused quotes every tenant's rules.
+    if call.identity.tenant().is_some() {
+        about.data_planes.clear();
+    }
+    Done::json(StatusCode::OK, &about)
 }
 
 async fn health(_: Call) -> Outcome {
     let status = "ok".to_owned();
     Done::json(StatusCode::OK, &Health { status })
+}
+
+async fn ready(call: Call) -> Outcome {
+    let waits_for = call.api.parts.host.waits_for();
+    if waits_for.is_empty() {
+        let status = "ready".to_owned();
+        return Done::json(StatusCode::OK, &Readiness { status });
+    }
+    let words: Vec<_> = waits_for.iter().map(|it| it.as_str()).collect();
+    Err(Refusal::saying(ErrorCode::NotReady, words.join(", ")))
 }
 
 async fn document(_: Call) -> Outcome {

@@ -101,7 +101,7 @@ impl DemoApi {
 
 /// A key that looks like one, different each time.
 fn random_key() -> Result<String> {
-    let token = outgate_native::random_hex().context("random numbers")?;
+    let token = outgate_plane::random_hex().context("random numbers")?;
     Ok(format!("sk-demo-{token}"))
 }
 

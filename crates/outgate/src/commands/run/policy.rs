@@ -155,6 +155,7 @@ impl RunPolicy {
             let source = match &used.source {
                 CredentialSource::Env(name) => name.clone(),
                 CredentialSource::File(path) => path.display().to_string(),
+                CredentialSource::Sds(sds) => format!("{} of {}", sds.name, sds.address),
             };
             let hosts = keys.entry(source).or_default();
             hosts.extend(used.hosts.iter().map(String::as_str));
@@ -255,7 +256,8 @@ impl RunPolicy {
             .iter()
             .filter_map(|used| match &used.source {
                 CredentialSource::File(path) => Some(path.clone()),
-                CredentialSource::Env(_) => None,
+                // Its socket or its key is one of the configuration's secret files.
+                CredentialSource::Env(_) | CredentialSource::Sds(_) => None,
             });
         let all = [state.folder().to_owned()]
             .into_iter()

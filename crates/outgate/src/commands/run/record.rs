@@ -7,7 +7,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use outgate_native::{clock, random_hex, state::StatePaths};
+use outgate_native::state::StatePaths;
+use outgate_plane::{clock, random_hex};
 
 use crate::commands::utc;
 

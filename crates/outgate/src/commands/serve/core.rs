@@ -10,25 +10,25 @@ use std::{
 
 use anyhow::{Context, Result};
 use outgate_audit::AuditLog;
-use outgate_config::Config;
+use outgate_config::{Config, SessionView};
 use outgate_control::{
     operator::{Doors, OperatorApi, OperatorParts, OperatorThread},
-    sessions::{SessionRules, Sessions},
+    sessions::{SessionRules, Sessions, ViewRules},
 };
 use outgate_export::Exporter;
 use outgate_fleet::{FleetServer, Follower};
-use outgate_native::{clock, gateway::Gateway, state::StatePaths, tokens::Tokens};
+use outgate_native::{gateway::Gateway, state::StatePaths};
+use outgate_pki::CaLook;
+use outgate_plane::{clock, tokens::Tokens};
 use outgate_session::KeyRing;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    export::start_exporters,
-    fleet, follow,
-    issuers::issuer_configs,
-    operator,
-    tls::{read, server_config},
+    export::start_exporters, fleet, follow, inbound::Inbounds, issuers::issuer_configs, operator,
+    planes::Planes, ready::Reloads, tls::server_config,
 };
+use crate::commands::files::read;
 
 /// How often an issuer's keys are looked at, and the signing key's age.
 const EVERY_MINUTE: Duration = Duration::from_secs(60);
@@ -43,8 +43,16 @@ pub(super) struct Core {
     pub(super) tokens: Tokens,
     pub(super) operator: OnceLock<Arc<OperatorApi>>,
     pub(super) fleet: OnceLock<Arc<FleetServer>>,
+    /// The door for Envoys, where there is one.
+    pub(super) planes: OnceLock<Arc<Planes>>,
+    /// The listeners in front of a service.
+    pub(super) inbound: OnceLock<Inbounds>,
     /// What follows the control plane, where this gateway has one.
     pub(super) follower: Option<Arc<Follower>>,
+    /// Set once every listener is open.
+    pub(super) opened: OnceLock<()>,
+    /// What became of configurations and policies so far.
+    pub(super) reloads: Reloads,
     /// The sockets of the doors for operators and for other gateways, where there are any.
     pub(super) addresses: (Option<SocketAddr>, Option<SocketAddr>),
     /// What the control plane that this gateway follows gave it. Locked for the whole of a change of the configuration, so
@@ -61,6 +69,12 @@ impl Core {
     /// # Errors
     /// What is wrong with it; then everything goes on as it was.
     pub(super) fn reload(&self) -> Result<()> {
+        let reloaded = self.read_again();
+        self.reloads.note(&reloaded);
+        reloaded
+    }
+
+    fn read_again(&self) -> Result<()> {
         let document = self.document();
         let next = match &*document {
             Some(document) => Config::load_following(&self.config_file, document)?,
@@ -75,8 +89,12 @@ impl Core {
     /// What is wrong with it here; then everything goes on as it was.
     pub(super) fn take_document(&self, text: &Arc<str>) -> Result<()> {
         let mut document = self.document();
-        self.take_over(Config::load_following(&self.config_file, text)?)?;
+        let next = Config::load_following(&self.config_file, text).map_err(anyhow::Error::from);
+        let taken_over = next.and_then(|next| self.take_over(next));
+        self.reloads.note(&taken_over);
+        taken_over?;
         *document = Some(Arc::clone(text));
+        self.reloads.note_document();
         Ok(())
     }
 
@@ -99,6 +117,14 @@ impl Core {
             .map(|door| server_config(&door.tls))
             .transpose()?;
         let control = fleet::door(&next)?;
+        let planes = match self.planes.get() {
+            Some(planes) => Some((planes, Planes::prepare(&next)?)),
+            None => None,
+        };
+        let inbound = match self.inbound.get() {
+            Some(inbound) => Some((inbound, inbound.prepare(&next)?)),
+            None => None,
+        };
         if let (Some(follower), Some(control)) = (&self.follower, &next.control) {
             follower.set_identity(&read(&control.tls.certificate)?, &read(&control.tls.key)?)?;
         }
@@ -118,6 +144,12 @@ impl Core {
             server.set_tls(door.tls);
             server.set_gateways(door.gateways);
         }
+        if let Some((planes, ready)) = planes {
+            planes.put_in_force(&self.gateway, ready);
+        }
+        if let Some((inbound, ready)) = inbound {
+            inbound.put_in_force(ready);
+        }
         self.tokens.trust(issuers);
         self.sessions.set_rules(rules(&next));
         if before.audit.export != next.audit.export {
@@ -126,6 +158,21 @@ impl Core {
         }
         self.changed.send_modify(|version| *version += 1);
         Ok(())
+    }
+
+    /// Takes a renewed CA over, where the deployment supplies it: for this process's own handshakes and for other data
+    /// planes. Whether its files are settled; else a look within a second is worth it. Blocks on files.
+    pub(super) fn refresh_ca(&self) -> bool {
+        match self.gateway.refresh_ca() {
+            CaLook::Same => true,
+            CaLook::Unsettled => false,
+            CaLook::Renewed(authority) => {
+                if let Some(planes) = self.planes.get() {
+                    planes.sign_by(authority);
+                }
+                true
+            }
+        }
     }
 
     pub(super) fn open_doors(
@@ -240,5 +287,64 @@ pub(super) fn rules(config: &Config) -> SessionRules {
         lifetime: config.sessions.lifetime,
         sessions_per_tenant: config.operator.quotas.sessions_per_tenant,
         sessions: Some(config.operator.quotas.sessions),
+        view: view_rules(&config.sessions.view),
+    }
+}
+
+fn view_rules(view: &SessionView) -> ViewRules {
+    let number = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    ViewRules {
+        requests: number(view.requests),
+        bodies: number(view.bodies),
+        memory: number(view.memory),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::write;
+
+    use outgate_config::Config;
+    use outgate_native::state::StatePaths;
+
+    use crate::commands::serve::home::Home;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_reload_that_the_door_for_data_planes_cannot_follow_changes_nothing_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let signed = rcgen::generate_simple_self_signed(vec!["door.test".to_owned()]).unwrap();
+        let key = signed.signing_key.serialize_pem();
+        write(at("door.pem"), signed.cert.pem()).unwrap();
+        write(at("door.key"), &key).unwrap();
+        let says = |clients: &str, host: &str| {
+            let text = format!(
+                "version: 1\nlisten:\n  xds: {{ address: \"127.0.0.1:0\", certificate: door.pem, key: door.key, \
+                 client_ca: door.pem, clients: [{clients}] }}\n\
+                 destinations: [{{ host: {host} }}]\nupstream: {{ roots: bundled }}\n\
+                 resolver: {{ servers: [\"127.0.0.1:9\"] }}\n"
+            );
+            write(at("outgate.yaml"), text).unwrap();
+        };
+        says("envoy-1, envoy-2", "a.test");
+        let config = Config::load(&at("outgate.yaml")).unwrap();
+        let home = Home::open(config, at("outgate.yaml"), StatePaths::new(at("state")))
+            .await
+            .unwrap();
+        let in_force = || {
+            let config = home.gateway().config();
+            let clients = config.listen.xds.as_ref().unwrap().clients.len();
+            (clients, home.gateway().core().live().number)
+        };
+        assert_eq!(in_force(), (2, 0));
+        says("envoy-1", "b.test");
+        write(at("door.key"), "not a key").unwrap();
+        let refused = tokio::task::block_in_place(|| home.reload()).unwrap_err();
+        assert!(format!("{refused:#}").contains("listen.xds"), "{refused:#}");
+        assert_eq!(in_force(), (2, 0));
+        write(at("door.key"), &key).unwrap();
+        tokio::task::block_in_place(|| home.reload()).unwrap();
+        assert_eq!(in_force(), (1, 1));
+        home.stop().await.unwrap();
     }
 }

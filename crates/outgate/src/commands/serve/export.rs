@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use outgate_config::{Config, Export, ExportTarget};
 use outgate_export::{AuditTrail, ExportConfig, Exporter, Target};
-use outgate_native::clock;
+use outgate_plane::clock;
 
 /// Starts an exporter for each, which reads the trail in `trail` and remembers in `folder` how far it got.
 pub(super) fn start_exporters(

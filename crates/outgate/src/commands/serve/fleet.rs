@@ -14,7 +14,8 @@ use outgate_journey::{
 };
 use tokio::sync::watch;
 
-use super::{core::Core, record::end_for_anomaly, tls::read};
+use super::{core::Core, record::end_for_anomaly};
+use crate::commands::files::read;
 
 /// The door before it is opened.
 pub(super) struct Door {

@@ -13,10 +13,12 @@ use outgate_control::sessions::{
 use outgate_fleet::{
     Denylist, Fact, FollowConfig, Follower, Restored, StatePart, StateSink, Target,
 };
-use outgate_native::{clock, shared::AnomalyObserver, state::StatePaths};
+use outgate_native::state::StatePaths;
+use outgate_plane::{AnomalyObserver, clock};
 use outgate_session::FollowedKeys;
 
-use super::{core::Core, tls::read};
+use super::core::Core;
+use crate::commands::files::read;
 
 /// Takes the parts of the state over, before and after there is a gateway to give them to.
 pub(super) struct Held {

@@ -18,11 +18,10 @@ use outgate_control::{
 };
 use outgate_issuer::Issuers;
 use outgate_native::{
-    clock,
     gateway::{AUDIENCE, CaPlace, Gateway, ISSUER, Parts},
     state::{StateLock, StatePaths},
-    tokens::Tokens,
 };
+use outgate_plane::{clock, tokens::Tokens};
 use outgate_session::{FollowedKeys, KeyRing};
 use outgate_store::{SessionStore, SqliteStore};
 use tokio::sync::watch;
@@ -31,10 +30,14 @@ use tokio_util::sync::CancellationToken;
 use super::{
     core::{Core, rules},
     fleet, follow,
+    inbound::{self, Inbounds},
     issuers::issuer_configs,
-    operator,
+    metrics, operator,
+    planes::{self, Planes},
+    ready::Reloads,
     record::record_sessions,
 };
+use crate::commands::plane_door::{self, Bound};
 
 /// How long a stop waits for receivers of the trail and for operators.
 const LAST_WORDS: Duration = Duration::from_secs(3);
@@ -44,6 +47,7 @@ pub(super) struct Home {
     core: Arc<Core>,
     stop: CancellationToken,
     operators: Mutex<Option<OperatorThread>>,
+    metrics: Vec<SocketAddr>,
     _socket: SocketFile,
     _lock: StateLock,
 }
@@ -93,6 +97,11 @@ impl Home {
             Some(follower) => held.restore(follower, config, &config_file),
             None => (config, None),
         };
+        if document.is_some() {
+            // The control plane does not send again what is in force here, so nothing else would bring these.
+            tokens.trust(tokens.issuers().replaced(issuer_configs(&config))?);
+            sessions.set_rules(rules(&config));
+        }
         let door = operator_doors(&config, &state)?;
         let control = fleet::door(&config)?.zip(fleet::listener(&config)?);
         let addresses = (
@@ -103,6 +112,19 @@ impl Home {
                 .as_ref()
                 .and_then(|(_, listener)| listener.local_addr().ok()),
         );
+        let planes = config.listen.xds.as_ref();
+        let planes = planes
+            .map(|door| plane_door::bind(door, planes::DOOR))
+            .transpose()?;
+        let planes_address = planes.as_ref().and_then(Bound::address);
+        let metrics = metrics::Bound::open(&config.listen.metrics)?;
+        let metrics_addresses = metrics.addresses();
+        let inbound = inbound::bind(&config)?;
+        let doors = [addresses.0, addresses.1, planes_address]
+            .into_iter()
+            .flatten()
+            .chain(inbound.iter().map(outgate_inbound::Bound::address))
+            .chain(metrics_addresses.iter().copied());
         let parts = Parts {
             tokens: tokens.clone(),
             sessions: Arc::clone(&sessions),
@@ -110,8 +132,11 @@ impl Home {
             most_records: u64::MAX,
             observer: None,
             on_anomaly: follower.as_ref().map(follow::report_to),
-            ca: CaPlace::Folder(state.ca()),
-            doors: addresses.0.into_iter().chain(addresses.1).collect(),
+            ca: match config.listen.serves_guests() {
+                true => CaPlace::Folder(state.ca()),
+                false => CaPlace::Nowhere,
+            },
+            doors: doors.collect(),
         };
         let gateway = Gateway::start(config, parts).await?;
         let core = Arc::new(Core {
@@ -124,7 +149,11 @@ impl Home {
             tokens,
             operator: OnceLock::new(),
             fleet: OnceLock::new(),
+            planes: OnceLock::new(),
+            inbound: OnceLock::new(),
             follower,
+            opened: OnceLock::new(),
+            reloads: Reloads::new(document.is_some()),
             addresses,
             document: Mutex::new(document),
             changed: watch::Sender::new(0),
@@ -132,10 +161,18 @@ impl Home {
         });
         let socket = SocketFile(core.state.operator_socket());
         let operators = core.open_doors(door, control, &stop)?;
+        if let Some(bound) = planes {
+            let _ = core.planes.set(Planes::open(&core, bound, &stop)?);
+        }
+        let inbound = Inbounds::open(&core.gateway, inbound)?;
+        let _ = core.inbound.set(inbound);
+        metrics::serve(&core, metrics, &stop)?;
         core.keep_going(&held, &stop);
+        let _ = core.opened.set(());
         Ok(Self {
             core,
             stop,
+            metrics: metrics_addresses,
             operators: Mutex::new(Some(operators)),
             _socket: socket,
             _lock: lock,
@@ -162,14 +199,41 @@ impl Home {
         self.core.addresses.1
     }
 
+    /// Where counts can be read.
+    pub(super) fn metrics(&self) -> &[SocketAddr] {
+        &self.metrics
+    }
+
+    /// Where data planes connect, if there is a place.
+    pub(super) fn planes_place(&self) -> Option<String> {
+        Some(self.core.planes.get()?.place().to_owned())
+    }
+
+    /// Where callers of the service behind this gateway connect.
+    pub(super) fn inbound_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.core
+            .inbound
+            .get()
+            .into_iter()
+            .flat_map(Inbounds::addresses)
+    }
+
     /// See [`Core::reload`].
     pub(super) fn reload(&self) -> Result<()> {
         self.core.reload()
     }
 
+    /// See [`Core::refresh_ca`].
+    pub(super) fn refresh_ca(&self) -> bool {
+        self.core.refresh_ca()
+    }
+
     /// Stops: guests first, then operators, then whoever receives the trail. Every record is on disk when this returns.
     pub(super) async fn stop(&self) -> Result<()> {
         let stopped = self.core.gateway.stop().await;
+        if let Some(planes) = self.core.planes.get() {
+            planes.close().await;
+        }
         self.stop.cancel();
         let operators = self
             .operators

@@ -1,6 +1,6 @@
 //! The trusted issuers of the file, as the verifier of their tokens takes them.
 
-use outgate_config::{Algorithm, Config, IssuerKeys, TrustedIssuer};
+use outgate_config::{Algorithm, Config, IssuerKeys, IssuerPolicy, TrustedIssuer};
 use outgate_issuer as issuer;
 
 /// All of them.
@@ -27,7 +27,7 @@ fn issuer_config(trusted: &TrustedIssuer) -> issuer::IssuerConfig {
                 cache_for: it.cache,
                 ca: it.ca.clone(),
             }),
-        policy: trusted.policy.clone(),
+        policy: policy(&trusted.policy),
     }
 }
 
@@ -37,6 +37,17 @@ pub(super) fn keys(keys: &IssuerKeys) -> issuer::KeySource {
         IssuerKeys::Discovery => issuer::KeySource::Discovery,
         IssuerKeys::Url(url) => issuer::KeySource::JwksUrl(url.as_str().to_owned()),
         IssuerKeys::File(path) => issuer::KeySource::JwksFile(path.clone()),
+    }
+}
+
+fn policy(policy: &IssuerPolicy) -> issuer::SessionPolicy {
+    match policy {
+        IssuerPolicy::Unconfined => issuer::SessionPolicy::Unconfined,
+        IssuerPolicy::One(name) => issuer::SessionPolicy::One(name.clone()),
+        IssuerPolicy::ByClaim { claims, map } => issuer::SessionPolicy::ByClaim {
+            claims: claims.clone(),
+            map: map.clone(),
+        },
     }
 }
 

@@ -5,8 +5,12 @@ mod export;
 mod fleet;
 mod follow;
 mod home;
+mod inbound;
 mod issuers;
+mod metrics;
 mod operator;
+mod planes;
+mod ready;
 mod record;
 mod tls;
 mod watch;
@@ -43,9 +47,9 @@ pub(crate) fn run(serve: &Serve, state_dir: Option<PathBuf>) -> Result<ExitCode>
         json: serve.file.json,
     };
     let config = load(&file)?;
-    if config.listen.proxy.is_empty() {
+    if !config.listen.serves_guests() && config.listen.control.is_none() {
         bail!(
-            "{}: listen.proxy is missing, so guests could connect nowhere; add `listen: {{ proxy: 127.0.0.1:8080 }}`",
+            "{}: there is none of listen.proxy, listen.transparent, listen.xds and listen.control, so nobody would be served; add `listen: {{ proxy: 127.0.0.1:8080 }}`",
             file.config.display()
         );
     }
@@ -100,9 +104,13 @@ fn announce(home: &Home, state: &StatePaths, as_json: bool) {
             json!({
                 "event": "ready",
                 "proxy": gateway.proxy().iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "transparent": gateway.transparent().iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "operator": state.operator_socket(),
                 "operator_https": operator.map(|address| format!("https://{address}")),
+                "metrics": home.metrics().iter().map(|address| format!("http://{address}/metrics")).collect::<Vec<_>>(),
                 "control": home.control_address().map(|address| format!("https://{address}")),
+                "xds": home.planes_place(),
+                "inbound": home.inbound_addresses().map(|it| it.to_string()).collect::<Vec<_>>(),
                 "ca": ca.then(|| state.ca_certificate()),
                 "bundle": ca.then(|| state.bundle()),
                 "pid": std::process::id(),
@@ -113,11 +121,23 @@ fn announce(home: &Home, state: &StatePaths, as_json: bool) {
     for address in gateway.proxy() {
         say!("proxy     http://{address}");
     }
+    for address in gateway.transparent() {
+        say!("captured  {address}");
+    }
     if let Some(address) = operator {
         say!("operators https://{address}");
     }
     if let Some(address) = home.control_address() {
         say!("gateways  https://{address}");
+    }
+    for address in home.inbound_addresses() {
+        say!("inbound   {address}");
+    }
+    if let Some(place) = home.planes_place() {
+        say!("planes    {place}");
+    }
+    for address in home.metrics() {
+        say!("metrics   http://{address}/metrics");
     }
     say!("state     {}", state.folder().display());
     say!("policy    {}", destinations(gateway.config().policy.len()));
@@ -125,6 +145,9 @@ fn announce(home: &Home, state: &StatePaths, as_json: bool) {
         say!("CA        {}", state.ca_certificate().display());
     } else {
         say!("CA        none: nothing is terminated");
+    }
+    if !gateway.config().listen.serves_guests() {
+        return;
     }
     say!("next      in another terminal, then start the workload there:");
     say!("          eval \"$({} env)\"", command_line(state.folder()));

@@ -1,7 +1,7 @@
 //! What the operator's interface needs of the gateway, and the file's `operator` section as it takes it.
 
 use std::{
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -19,10 +19,11 @@ use outgate_journey::{
     record::{AuditEvent, AuditSink},
     session::PolicyName,
 };
-use outgate_native::{clock, gateway::ISSUER, state::StatePaths};
+use outgate_native::{gateway::ISSUER, state::StatePaths};
+use outgate_plane::clock;
 use serde_json::json;
 
-use super::{core::Core, tls::server_config};
+use super::{core::Core, planes::Planes, ready::waits_for, tls::server_config};
 
 /// How long an operator's answer waits for its record.
 const RECORD_WITHIN: Duration = Duration::from_secs(5);
@@ -197,13 +198,14 @@ impl control::GatewayHost for Host {
             .values()
             .filter_map(|source| match source {
                 CredentialSource::Env(name) => Some(name.clone()),
-                CredentialSource::File(_) => None,
+                CredentialSource::File(_) | CredentialSource::Sds(_) => None,
             });
         control::About {
-            proxy: core.gateway.proxy().to_owned(),
+            proxy: proxies(core, &config),
             ca: has_ca.then(|| core.state.ca_certificate()),
             bundle: has_ca.then(|| core.state.bundle()),
             token_variables: variables.collect(),
+            data_planes: core.planes.get().map(data_planes).unwrap_or_default(),
         }
     }
 
@@ -230,6 +232,29 @@ impl control::GatewayHost for Host {
     fn issues_sessions(&self) -> bool {
         self.0.gateway.config().control.is_none()
     }
+
+    fn waits_for(&self) -> Vec<control::WaitsFor> {
+        waits_for(&self.0)
+    }
+}
+
+/// Where guests connect: to this process, and to the Envoys that it configures.
+fn proxies(core: &Core, config: &Config) -> Vec<SocketAddr> {
+    let envoys = config.envoy.iter().flat_map(|envoy| &envoy.proxy);
+    core.gateway.proxy().iter().chain(envoys).copied().collect()
+}
+
+fn data_planes(planes: &Arc<Planes>) -> Vec<control::DataPlane> {
+    let nodes = planes.nodes().into_iter();
+    nodes
+        .map(|node| control::DataPlane {
+            client: node.client,
+            node: node.node,
+            streams: node.streams,
+            accepted_unix_ms: node.accepted_unix_ms,
+            refused: node.refused,
+        })
+        .collect()
 }
 
 fn read_lossy(path: &Path) -> Option<String> {

@@ -9,7 +9,7 @@ use outgate_journey::{
     record::{AuditEvent, AuditSink, SessionChange, SessionRecord},
     session::{SessionEnd, SessionId, TokenClaims, TokenOrigin},
 };
-use outgate_native::clock;
+use outgate_plane::clock;
 
 use super::core::Core;
 

@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use outgate_config::TlsFiles;
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use zeroize::Zeroizing;
+
+use crate::commands::files::read;
 
 /// TLS for a door at which nobody needs a certificate.
 pub(super) fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>> {
@@ -29,12 +30,6 @@ pub(super) fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>> {
             )
         })?;
     Ok(Arc::new(config))
-}
-
-/// A file, wiped from memory once it was used: it may be a key.
-pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
-    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-    Ok(Zeroizing::new(bytes))
 }
 
 fn not_pem(path: &Path, what: &str) -> String {

@@ -1,25 +1,20 @@
-//! Watches the configuration file, the files that are read with it and the credentials' files, and has the gateway take
-//! changes over. Folders are watched, not files: editors and Kubernetes replace a file by renaming. A look every now and
-//! then catches what a file system does not tell.
+//! Watches the configuration file, the files that are read with it, the credentials' files and the CA's, and has the
+//! gateway take changes over.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
-use notify::{RecursiveMode, Watcher};
 use outgate_config::{Config, WebhookKey};
+use outgate_journey::policy::{CredentialSource, PlaneAddress};
 use tokio::sync::mpsc;
 
 use super::home::Home;
-
-/// How long to wait for an editor to finish.
-const SETTLE: Duration = Duration::from_millis(200);
-/// How often to look without being told.
-const LOOK: Duration = Duration::from_secs(30);
+use crate::commands::{
+    files::{FileWatch, LOOK_AGAIN, Stamps},
+    plane_door,
+};
 
 /// Whether the file is read again although it looks the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,44 +25,30 @@ enum Look {
 
 /// Follows changes until the future is dropped. `told` is a request of the operator to look now (SIGHUP).
 pub(super) async fn follow(home: &Arc<Home>, mut told: mpsc::Receiver<()>) {
-    let (events, mut changed) = mpsc::channel(1);
-    let mut watcher = notify::recommended_watcher(move |_| {
-        // A full channel means that a look is due already.
-        let _ = events.try_send(());
-    })
-    .inspect_err(
-        |error| tracing::warn!(%error, "files cannot be watched; looking every 30 s instead"),
-    )
-    .ok();
-    let mut watched = BTreeSet::new();
+    let mut watch = FileWatch::new();
     let mut last = Seen::by(home);
+    let mut is_settled = true;
     loop {
-        if let Some(watcher) = &mut watcher {
-            watch_folders(watcher, &mut watched, folders(home));
-        }
+        watch.turn_to(followed(home).iter().map(PathBuf::as_path));
         let look = tokio::select! {
             Some(()) = told.recv() => Look::Always,
-            Some(()) = changed.recv() => {
-                tokio::time::sleep(SETTLE).await;
-                let _ = changed.try_recv();
-                Look::IfChanged
-            }
-            () = tokio::time::sleep(LOOK) => Look::IfChanged,
+            () = watch.due() => Look::IfChanged,
+            () = tokio::time::sleep(LOOK_AGAIN), if !is_settled => Look::IfChanged,
         };
         let (home, before) = (Arc::clone(home), last);
-        let looked = tokio::task::spawn_blocking(move || take_over(&home, before, look)).await;
-        last = looked.unwrap_or_default();
+        let looked = tokio::task::spawn_blocking(move || {
+            let seen = take_over(&home, before, look);
+            (seen, home.refresh_ca())
+        });
+        (last, is_settled) = looked.await.unwrap_or_default();
     }
 }
-
-/// What shows that a file was written or replaced: its inode, length and time.
-type Stamp = Option<(u64, u64, i64, i64)>;
 
 /// What the gateway's configuration was read from.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Seen {
     text: Option<Vec<u8>>,
-    beside: BTreeMap<PathBuf, Stamp>,
+    beside: Stamps,
 }
 
 impl Seen {
@@ -76,29 +57,11 @@ impl Seen {
     }
 
     fn of(config_file: &Path, beside: Vec<PathBuf>) -> Self {
-        let mut seen = Self {
+        Self {
             text: std::fs::read(config_file).ok(),
-            beside: BTreeMap::new(),
-        };
-        seen.turn_to(beside);
-        seen
+            beside: Stamps::of(beside),
+        }
     }
-
-    /// Looks at these files from here on: those that were looked at already are not looked at again, so that no change in
-    /// between is missed.
-    fn turn_to(&mut self, beside: Vec<PathBuf>) {
-        let mut before = std::mem::take(&mut self.beside);
-        let looked = beside.into_iter().map(|path| {
-            let stamp = before.remove(&path).unwrap_or_else(|| stamp(&path));
-            (path, stamp)
-        });
-        self.beside = looked.collect();
-    }
-}
-
-fn stamp(path: &Path) -> Stamp {
-    let found = std::fs::metadata(path).ok()?;
-    Some((found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
 }
 
 /// The files that are read when the configuration is, and at no other time: certificates that are renewed in their
@@ -108,6 +71,7 @@ fn read_beside(config: &Config) -> Vec<PathBuf> {
     let doors = operator.iter().map(|door| &door.tls);
     let doors = doors.chain(control.iter().map(|door| &door.tls));
     let doors = doors.chain(config.control.iter().map(|followed| &followed.tls));
+    let doors = doors.chain(config.inbound.iter().filter_map(|it| it.tls.as_ref()));
     let roots = control.iter().map(|door| &door.client_ca);
     let tokens = config.operator.tokens.iter().map(|token| &token.file);
     let webhooks = config.operator.webhooks.iter();
@@ -116,7 +80,29 @@ fn read_beside(config: &Config) -> Vec<PathBuf> {
     });
     let files = doors.flat_map(|tls| [&tls.certificate, &tls.key]);
     let files = files.chain(roots).chain(tokens).chain(keys);
-    files.cloned().collect()
+    let leaf_ca = config.minter.iter().map(|minter| &minter.leaf_ca);
+    let ways = ways(config).filter_map(|way| match way {
+        PlaneAddress::Tcp { ca, identity, .. } => Some([ca, &identity.certificate, &identity.key]),
+        PlaneAddress::Socket(_) => None,
+    });
+    let planes = config.listen.xds.iter().flat_map(plane_door::files);
+    files
+        .chain(leaf_ca)
+        .chain(ways.flatten())
+        .cloned()
+        .chain(planes)
+        .collect()
+}
+
+/// How this gateway reaches the processes that tell it secrets.
+fn ways(config: &Config) -> impl Iterator<Item = &PlaneAddress> {
+    let sources = config.credentials.values();
+    let sources = sources.filter_map(|source| match source {
+        CredentialSource::Sds(sds) => Some(&sds.address),
+        CredentialSource::Env(_) | CredentialSource::File(_) => None,
+    });
+    let minter = config.minter.iter().map(|minter| &minter.address);
+    minter.chain(sources)
 }
 
 /// Takes over what changed; gives back what was read.
@@ -127,49 +113,23 @@ fn take_over(home: &Home, before: Seen, look: Look) -> Seen {
         match home.reload() {
             Ok(()) => tracing::info!(%file, "configuration taken over"),
             Err(error) => tracing::error!(
+                code = "config_not_taken_over",
                 %file,
                 "configuration not taken over; the old policy goes on: {error:#}"
             ),
         }
-        seen.turn_to(read_beside(&home.gateway().config()));
+        seen.beside.turn_to(read_beside(&home.gateway().config()));
     }
     home.gateway().refresh_credentials();
     seen
 }
 
-fn folders(home: &Home) -> BTreeSet<PathBuf> {
-    let files = home.gateway().credential_files();
-    let beside = read_beside(&home.gateway().config());
+fn followed(home: &Home) -> Vec<PathBuf> {
+    let mut files = home.gateway().credential_files();
+    files.extend(read_beside(&home.gateway().config()));
+    files.extend(home.gateway().ca_files());
+    files.push(home.config_file().to_owned());
     files
-        .iter()
-        .chain(&beside)
-        .map(PathBuf::as_path)
-        .chain([home.config_file()])
-        .map(folder_of)
-        .collect()
-}
-
-fn folder_of(file: &Path) -> PathBuf {
-    match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => PathBuf::from("."),
-    }
-}
-
-fn watch_folders(
-    watcher: &mut impl Watcher,
-    watched: &mut BTreeSet<PathBuf>,
-    wanted: BTreeSet<PathBuf>,
-) {
-    for folder in watched.difference(&wanted) {
-        let _ = watcher.unwatch(folder);
-    }
-    for folder in wanted.difference(watched) {
-        if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
-            tracing::warn!(folder = %folder.display(), %error, "folder cannot be watched; looking every 30 s instead");
-        }
-    }
-    *watched = wanted;
 }
 
 #[cfg(test)]
@@ -194,17 +154,5 @@ mod tests {
         write(at("next.crt"), "two").unwrap();
         rename(at("next.crt"), &certificate).unwrap();
         assert_ne!(see(), first);
-    }
-
-    #[test]
-    fn a_file_that_stays_is_remembered_as_it_was_when_it_was_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        let (config, stays, comes) = (at("outgate.yaml"), at("stays"), at("comes"));
-        write(&stays, "one").unwrap();
-        let mut seen = Seen::of(&config, vec![stays.clone(), at("goes")]);
-        write(&stays, "longer").unwrap();
-        seen.turn_to(vec![stays.clone(), comes.clone()]);
-        assert_ne!(seen, Seen::of(&config, vec![stays, comes]));
     }
 }
