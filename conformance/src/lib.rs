@@ -14,4 +14,4 @@ pub use outgate_testkit::{
     Outcome, Req, Response, TestCa, TlsOptions, Way, codec, eventually, frames, h1::H1, hello,
     message::ReqBody, raw, websocket, within,
 };
-pub use world::{K1, K2, Mark, Setup, World, add_destination, destination};
+pub use world::{K1, K2, Mark, Setup, World, add_destination, destination, hurry};

@@ -116,6 +116,11 @@ impl World {
         Self::with(Setup::default()).await
     }
 
+    /// The usual world with short time-outs, for scenarios that wait for one.
+    pub async fn hurried() -> Self {
+        Self::configured(|config, _| hurry(config)).await
+    }
+
     /// The usual world with another config.
     pub async fn configured(change: impl FnOnce(&mut Value, &Places) + Send + 'static) -> Self {
         Self::with(Setup {
@@ -465,8 +470,21 @@ fn usual_config(places: &Places, dns: &DnsServer) -> Value {
             "roots": "none",
             "extra_roots": [places.folder.join("upstream-ca.pem")],
         },
-        "timeouts": { "head": "2s", "handshake": "2s", "connect": "2s", "response": "5s", "drain": "3s" },
+        // Far over what anything here takes: a machine that is shared may stop for seconds. See [`hurry`].
+        "timeouts": { "head": "10s", "handshake": "10s", "connect": "10s", "response": "20s", "drain": "3s" },
     })
+}
+
+/// Shortens the time-outs, for scenarios that wait for one.
+pub fn hurry(config: &mut Value) {
+    for (key, limit) in [
+        ("head", "2s"),
+        ("handshake", "2s"),
+        ("connect", "2s"),
+        ("response", "5s"),
+    ] {
+        config["timeouts"][key] = json!(limit);
+    }
 }
 
 /// The destination with this host in a config.

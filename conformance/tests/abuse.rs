@@ -5,7 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use outgate_conformance::{Alpn, Setup, TlsOptions, Way, World, eventually, frames, raw, within};
+use outgate_conformance::{
+    Alpn, Setup, TlsOptions, Way, World, eventually, frames, hurry, raw, within,
+};
 use outgate_testkit::io::BoxIo;
 use serde_json::json;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
@@ -124,7 +126,7 @@ async fn a_head_that_is_too_large_is_refused_and_not_stored() {
 }
 
 async fn a_head_at_a_byte_a_second_is_given_up_in_time() {
-    let world = World::new().await;
+    let world = World::hurried().await;
     let (_, token) = world.session();
     let mark = world.mark();
     let begin = Instant::now();
@@ -187,6 +189,7 @@ async fn a_head_at_a_byte_a_second_is_given_up_in_time() {
 async fn two_thousand_half_open_connections_cost_little_and_end() {
     let world = World::with(Setup {
         log: "warn",
+        config: Box::new(|config, _| hurry(config)),
         ..Setup::default()
     })
     .await;

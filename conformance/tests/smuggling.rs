@@ -251,7 +251,7 @@ async fn assert_malformed(world: &World, way: Way, what: &str, head: &str) {
 }
 
 async fn ambiguous_framing_and_syntax_is_refused_and_the_connection_closed() {
-    let world = World::new().await;
+    let world = World::hurried().await;
     let (_, token) = world.session();
     for way in H1_WAYS {
         let lines = Lines::of(&world, way, &token);
@@ -266,7 +266,7 @@ async fn ambiguous_framing_and_syntax_is_refused_and_the_connection_closed() {
 }
 
 async fn what_a_lenient_parser_would_mend_is_refused() {
-    let world = World::new().await;
+    let world = World::hurried().await;
     let (_, token) = world.session();
     for way in H1_WAYS {
         for (what, head) in Lines::of(&world, way, &token).mendable(way) {
@@ -276,7 +276,7 @@ async fn what_a_lenient_parser_would_mend_is_refused() {
 }
 
 async fn what_a_lenient_parser_mends_is_sent_as_one_plain_request() {
-    let world = World::new().await;
+    let world = World::hurried().await;
     let (_, token) = world.session();
     for way in H1_WAYS {
         for (what, head) in Lines::of(&world, way, &token).mendable(way) {
@@ -338,7 +338,7 @@ async fn a_chunk_with_more_than_its_bytes_is_refused() {
 }
 
 async fn assert_bad_chunks(chunks: &[&str]) {
-    let world = World::new().await;
+    let world = World::hurried().await;
     let (_, token) = world.session();
     for way in H1_WAYS {
         for chunk in chunks {
@@ -356,7 +356,7 @@ async fn assert_bad_chunks(chunks: &[&str]) {
 }
 
 async fn of_a_chunk_with_more_than_its_bytes_only_its_bytes_are_sent() {
-    let world = World::new().await;
+    let world = World::hurried().await;
     let (_, token) = world.session();
     for way in H1_WAYS {
         for chunk in MENDABLE_CHUNKS {
@@ -379,7 +379,7 @@ async fn of_a_chunk_with_more_than_its_bytes_only_its_bytes_are_sent() {
 }
 
 async fn http2_in_clear_is_refused() {
-    let world = World::new().await;
+    let world = World::hurried().await;
     let mark = world.mark();
     let mut stream = world.guest().dial().await.unwrap();
     let limit = Duration::from_secs(4);
@@ -412,7 +412,7 @@ fn h2c(world: &World, way: Way, token: &str) -> String {
 }
 
 async fn an_upgrade_to_http2_in_clear_is_refused() {
-    let world = World::new().await;
+    let world = World::hurried().await;
     let (_, token) = world.session();
     for way in H1_WAYS {
         let mark = world.mark();
@@ -427,7 +427,7 @@ async fn an_upgrade_to_http2_in_clear_is_refused() {
 }
 
 async fn an_upgrade_to_http2_in_clear_is_neither_made_nor_passed_on() {
-    let world = World::new().await;
+    let world = World::hurried().await;
     let (_, token) = world.session();
     for way in H1_WAYS {
         let before = world.seen();
@@ -456,7 +456,7 @@ fn refuses_http2(record: &Value) -> bool {
 }
 
 async fn http2_in_clear_is_refused_by_its_name() {
-    let world = World::new().await;
+    let world = World::hurried().await;
     let limit = Duration::from_secs(4);
     let mark = world.mark();
     let mut stream = world.guest().dial().await.unwrap();
@@ -470,7 +470,7 @@ async fn http2_in_clear_is_refused_by_its_name() {
 }
 
 async fn pipelined_requests_are_judged_one_by_one() {
-    let world = World::new().await;
+    let world = World::hurried().await;
     let (_, token) = world.session();
     for way in H1_WAYS {
         let request = |path: &str| {
@@ -520,7 +520,7 @@ async fn pipelined_requests_are_judged_one_by_one() {
 }
 
 async fn bytes_behind_an_upgrade_that_was_not_accepted_are_judged_as_requests() {
-    let world = World::new().await;
+    let world = World::hurried().await;
     let (_, token) = world.session();
     for way in H1_WAYS {
         // The upstream answers 200 to this upgrade: no tunnel exists, whatever the client hopes.
@@ -581,7 +581,7 @@ const PATHS: &[(&str, Option<&str>)] = &[
 ];
 
 async fn a_path_is_sent_exactly_as_it_was_judged_or_not_at_all() {
-    let world = World::new().await;
+    let world = World::hurried().await;
     let (_, token) = world.session();
     for way in Way::ALL {
         for (path, code) in PATHS {
@@ -616,7 +616,7 @@ async fn a_path_is_sent_exactly_as_it_was_judged_or_not_at_all() {
 }
 
 async fn methods_and_headers_narrow_a_rule_and_cannot_be_overridden() {
-    let world = World::new().await;
+    let world = World::hurried().await;
     let (_, token) = world.session();
     for way in Way::ALL {
         for (method, path, code) in [
@@ -670,7 +670,7 @@ async fn methods_and_headers_narrow_a_rule_and_cannot_be_overridden() {
 }
 
 async fn a_method_in_another_case_is_another_method() {
-    let world = World::new().await;
+    let world = World::hurried().await;
     let (_, token) = world.session();
     for way in Way::ALL {
         let mark = world.mark();
@@ -681,7 +681,7 @@ async fn a_method_in_another_case_is_another_method() {
 }
 
 async fn a_method_in_another_case_goes_nowhere() {
-    let world = World::new().await;
+    let world = World::hurried().await;
     let (_, token) = world.session();
     for way in Way::ALL {
         for method in ["get", "gET", "Post"] {
@@ -806,7 +806,7 @@ async fn fields_that_frame_http1_cannot_be_smuggled_through_http2() {
 }
 
 async fn hop_by_hop_fields_stay_on_their_hop() {
-    let world = World::new().await;
+    let world = World::hurried().await;
     let (_, token) = world.session();
     for way in H1_WAYS {
         let req = world
@@ -834,7 +834,7 @@ async fn hop_by_hop_fields_stay_on_their_hop() {
 
 async fn a_body_arrives_whole_and_alone() {
     use outgate_conformance::ReqBody;
-    let world = World::new().await;
+    let world = World::hurried().await;
     let (_, token) = world.session();
     let smuggled = b"GET /v1/smuggled HTTP/1.1\r\nhost: rules.test\r\n\r\n".to_vec();
     for way in Way::ALL {
@@ -895,7 +895,7 @@ async fn a_second_value_does_not_hide_a_denied_one() {
 
 async fn what_the_gateway_answers_itself_is_not_asked_again() {
     use outgate_conformance::ReqBody;
-    let world = World::new().await;
+    let world = World::hurried().await;
     let (_, token) = world.session();
     for way in Way::ALL {
         let req = world
@@ -913,7 +913,7 @@ async fn what_the_gateway_answers_itself_is_not_asked_again() {
 }
 
 async fn http_1_0_asks_for_no_upgrade() {
-    let world = World::new().await;
+    let world = World::hurried().await;
     let (_, token) = world.session();
     for way in H1_WAYS {
         for (version, status) in [("1.0", "400"), ("1.1", "101")] {

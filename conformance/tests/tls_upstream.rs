@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use outgate_conformance::{
     CertificateKind, K1, Mark, Origin, OriginOptions, Outcome, Req, Setup, TestCa, Way, World,
-    add_destination, destination, within,
+    add_destination, destination, hurry, within,
 };
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -185,6 +185,7 @@ async fn an_upstream_that_is_not_there_is_said_to_be_so_in_time() {
         }
     });
     let world = World::configured(move |config, _| {
+        hurry(config);
         config["resolver"]["hosts"] = json!({ "gone.test": "127.0.0.1", "mute.test": "127.0.0.1" });
         for (host, port) in [("gone.test", gone), ("mute.test", mute)] {
             let rule = json!({ "host": host, "ports": [port], "plaintext": true,
