@@ -15,6 +15,7 @@ mod clients;
 mod conformance;
 mod deploy;
 mod fuzz;
+mod instructions;
 mod places;
 mod run;
 mod setup;
@@ -39,6 +40,7 @@ usage: cargo xtask COMMAND
   bench [FILTER]               the benchmarks that need nothing else
   bench envoy [share|memory]   the benchmark of a real Envoy and its control plane
   bench peers [FLAG]...        the gateway beside others; the flags are in bench/README.md
+  instructions [--bless]       instructions and allocations of a request, against the baseline, or as the new one
   startup                      what `outgate run` adds to a command's start and first request, in a release build
 ";
 
@@ -82,6 +84,8 @@ fn main() -> ExitCode {
         ["bench", rest @ ..] if rest.len() <= 1 => {
             bench::run(&places, &mut steps, rest.first().copied())
         }
+        ["instructions"] => instructions::alone(&places, &mut steps, false),
+        ["instructions", "--bless"] => instructions::alone(&places, &mut steps, true),
         ["startup"] => clients::startup(&places, &mut steps),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

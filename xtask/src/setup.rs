@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// A system package, and the shell command that succeeds once what it brings is there.
-const SYSTEM: [(&str, &str); 13] = [
+const SYSTEM: [(&str, &str); 14] = [
     ("build-essential", "command -v cc && command -v c++"),
     (
         "ca-certificates",
@@ -35,6 +35,7 @@ const SYSTEM: [(&str, &str); 13] = [
         "util-linux",
         "command -v unshare && command -v nsenter && command -v setpriv && command -v setsid",
     ),
+    ("valgrind", "command -v callgrind_annotate"),
     ("wget", "command -v wget"),
 ];
 

@@ -1,7 +1,7 @@
 //! Every test, from a fresh clone to the summary.
 
 use crate::{
-    clients, conformance, deploy, fuzz,
+    clients, conformance, deploy, fuzz, instructions,
     places::Places,
     run::{Steps, Task},
     setup,
@@ -19,6 +19,7 @@ pub(crate) fn run(places: &Places, steps: &mut Steps) {
     steps.step("tests of the workspace", || {
         nextest(places, "not package(outgate-conformance)").run()
     });
+    instructions::run(places, steps);
     conformance::run(places, steps);
     steps.step("documentation examples", || {
         let task = Task::cargo(15).args(["test", "--locked", "--workspace", "--doc", "--quiet"]);

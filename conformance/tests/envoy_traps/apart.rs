@@ -30,7 +30,7 @@ const CUT: Duration = Duration::from_millis(1000);
 /// MUTATION: `failure_mode_allow: true` at ext_authz; `failure_mode_deny: false` at the rate limiter; `failure_mode_allow:
 /// true` at ext_proc.
 async fn a_silent_control_plane_lets_nothing_through() {
-    let mut world = World::new().await;
+    let mut world = World::hurried().await;
     let (_, token) = world.session();
     let guest = world.guest().with_proxy_token(&token);
     let mut kept = Vec::new();
