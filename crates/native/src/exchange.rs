@@ -50,8 +50,8 @@ pub(crate) async fn exchange(
         Ok(forwarded) => forwarded.into_response(carrier, trail, active),
         Err(denial) => {
             trail.deny(&denial);
-            if let Some(body) = body.filter(|_| !is_awaited && version < Version::HTTP_2) {
-                discard(body).await;
+            if let Some(body) = body.filter(|_| !is_awaited) {
+                discard(body, version).await;
             }
             let own = refuse(
                 &denial,

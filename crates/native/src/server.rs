@@ -3,7 +3,7 @@
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response, header::HOST, request::Parts, uri::Authority};
+use http::{Request, Response, Version, header::HOST, request::Parts, uri::Authority};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::{
@@ -162,9 +162,15 @@ impl StallCheck {
     }
 }
 
-/// Reads what a refused request still brings, within bounds: closing on unread bytes would reset the connection, and
-/// the client would see that instead of the reason.
-pub async fn discard(mut body: Incoming) {
+/// Reads what a refused request still brings, within bounds. Over HTTP/1.1, closing on unread bytes would reset the
+/// connection, and the client would see that instead of the reason. Over HTTP/2, clients exist that take an answer which
+/// comes before their whole body for a fault (curl 7.88); a body without a length there may be a stream that waits for
+/// the answer, and is not waited for.
+pub async fn discard(mut body: Incoming, version: Version) {
+    let fits = |length| length <= DISCARD_BYTES as u64;
+    if version >= Version::HTTP_2 && !body.size_hint().exact().is_some_and(fits) {
+        return;
+    }
     let mut left = DISCARD_BYTES;
     let reading = async {
         while let Some(Ok(frame)) = body.frame().await {

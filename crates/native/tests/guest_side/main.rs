@@ -27,5 +27,6 @@ mod names_hostile;
 mod opaque;
 mod opening;
 mod proxy;
+mod refused_upload;
 mod server_name;
 mod told;
