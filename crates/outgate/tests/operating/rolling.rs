@@ -69,7 +69,11 @@ impl Client {
         let habit = self.habit;
         let failed = |outcome: &Outcome| format!("{habit:?}: {outcome:?}");
         let mut channel = self.channel().await.map_err(|outcome| failed(&outcome))?;
-        let outcome = channel.send(&self.req).await;
+        let mut outcome = channel.send(&self.req).await;
+        if was_not_taken(&outcome) {
+            channel = self.channel().await.map_err(|outcome| failed(&outcome))?;
+            outcome = channel.send(&self.req).await;
+        }
         let Outcome::Answered(answer) = &outcome else {
             return Err(failed(&outcome));
         };
@@ -80,6 +84,15 @@ impl Client {
         self.channel = Some(channel).filter(|_| self.habit.keeps && !is_last);
         Ok(())
     }
+}
+
+/// Whether a connection that is being closed in order did not take the request any more: clients send it again on
+/// another (RFC 9113 section 6.8).
+fn was_not_taken(outcome: &Outcome) -> bool {
+    let Outcome::Closed(error) = outcome else {
+        return false;
+    };
+    format!("{error:?}").contains("NO_ERROR, Remote")
 }
 
 fn habits() -> Vec<Habit> {
