@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs, path::Path};
 use crate::{
     places::Places,
     run::{Steps, Task},
-    setup,
+    setup, test,
 };
 
 /// So much more of an optimiser's or a machine's making is no regression. Twice the same build differs by 0.1 %.
@@ -35,10 +35,8 @@ struct Cost {
 /// Sets up, builds, counts, and compares, or writes what was counted as the new baseline.
 pub(crate) fn alone(places: &Places, steps: &mut Steps, bless: bool) {
     setup::for_checks(places, steps);
-    let built = steps.step("build", || {
-        let arguments = ["build", "--locked", "--package", "outgate-instructions"];
-        Task::cargo(40).args(arguments).inside(&places.root).run()
-    });
+    // As the tests are built: with other features it is another program.
+    let built = steps.step("build", || test::build(places));
     if built && bless {
         steps.step("new baseline", || {
             let text = written(&machine(places)?, &counted(places)?);
