@@ -1,4 +1,5 @@
-//! Names for any number of destinations: every question for an IPv4 address is answered 127.0.0.1, others with nothing.
+//! Names for any number of destinations: every question for an IPv4 address is answered 127.0.0.1, others with nothing,
+//! and with how long that is so (RFC 2308, section 2.2): without, resolvers ask again.
 
 use std::sync::Arc;
 
@@ -30,14 +31,20 @@ fn answer(message: &[u8]) -> Option<Vec<u8>> {
     let question = question(message)?;
     let is_address = question.ends_with(&ADDRESS);
     let mut out = id.to_vec();
-    // An authoritative answer without error, recursion available; one question, one record or none.
-    out.extend([0x85, 0x80, 0, 1, 0, u8::from(is_address), 0, 0, 0, 0]);
+    // An authoritative answer without error, recursion available; one question; a record, or that there is none.
+    let (answers, authorities) = if is_address { (1, 0) } else { (0, 1) };
+    out.extend([0x85, 0x80, 0, 1, 0, answers, 0, authorities, 0, 0]);
     out.extend(question);
+    // The name of the question.
+    out.extend([0xc0, 12]);
     if is_address {
-        // The name of the question, good for 60 s, four bytes.
-        out.extend([0xc0, 12]);
+        // Good for 60 s, four bytes.
         out.extend(ADDRESS);
         out.extend([0, 0, 0, 60, 0, 4, 127, 0, 0, 1]);
+    } else {
+        // SOA, IN, for 60 s: the root as both names, a serial number, and four times 60 s.
+        out.extend([0, 6, 0, 1, 0, 0, 0, 60, 0, 22, 0, 0, 0, 0, 0, 1]);
+        out.extend([0, 0, 0, 60].repeat(4));
     }
     Some(out)
 }
@@ -73,8 +80,8 @@ mod tests {
         assert_eq!(&found[..8], &[7, 9, 0x85, 0x80, 0, 1, 0, 1]);
         assert!(found.ends_with(&[0, 4, 127, 0, 0, 1]));
         let none = answer(&ask(28)).unwrap();
-        assert_eq!(none[7], 0);
-        assert!(none.ends_with(&[0, 28, 0, 1]));
+        assert_eq!((none[7], none[9]), (0, 1));
+        assert!(none.ends_with(&[0, 0, 0, 60]));
     }
 
     #[test]

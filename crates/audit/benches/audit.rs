@@ -32,7 +32,7 @@ fn record(number: u64) -> AuditEvent {
     record.path = Some("/v1/messages".to_owned());
     record.status = Some(200);
     record.rule = Some("destinations[0] api.example.org".to_owned());
-    AuditEvent::Decision(Box::new(record))
+    AuditEvent::Decision(Arc::new(record))
 }
 
 fn open(dir: &Path, size: Option<u64>) -> AuditLog {

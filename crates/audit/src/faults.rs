@@ -195,7 +195,7 @@ fn log_with(disk: &Faulty, clock: &Arc<FakeClock>, rotation: Rotation) -> AuditL
 }
 
 fn record(number: u64) -> AuditEvent {
-    AuditEvent::Decision(Box::new(DecisionRecord::begin(
+    AuditEvent::Decision(Arc::new(DecisionRecord::begin(
         number.to_string(),
         number,
         Entry::Bumped,

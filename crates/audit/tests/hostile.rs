@@ -8,6 +8,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{SOON, open, verify};
 use outgate_audit::{RECORDS_FILE, show};
 use outgate_journey::{
@@ -64,7 +66,7 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let log = open(dir.path());
         for record in &records {
-            log.record(AuditEvent::Decision(Box::new(record.clone())));
+            log.record(AuditEvent::Decision(Arc::new(record.clone())));
         }
         log.close(SOON).unwrap();
         prop_assert_eq!(verify(dir.path()).unwrap().records, records.len() as u64 + 1);

@@ -17,10 +17,10 @@ use outgate_journey::{
     session::SessionId,
 };
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 fn event(record: &DecisionRecord) -> Value {
-    let event = AuditEvent::Decision(Box::new(record.clone()));
+    let event = AuditEvent::Decision(Arc::new(record.clone()));
     serde_json::to_value(to_ocsf(&event)).unwrap()
 }
 

@@ -157,7 +157,7 @@ fn every_decision_is_an_event_of_the_schema() {
                         }
                         (record.entry, record.verdict, record.ending) = (entry, *verdict, ending);
                         record.method = method.map(str::to_owned);
-                        check(&schema, AuditEvent::Decision(Box::new(record)));
+                        check(&schema, AuditEvent::Decision(Arc::new(record)));
                     }
                 }
             }

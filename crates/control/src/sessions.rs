@@ -35,6 +35,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use dashmap::DashMap;
+use foldhash::quality::RandomState;
 use outgate_clock::Clock;
 use outgate_journey::session::{SessionEnd, SessionId, Terms, TokenClaims, UnixSeconds};
 use tokio::sync::watch;
@@ -90,6 +91,9 @@ pub struct NewSession {
     pub created_by: String,
 }
 
+/// Asked several times for each request. Its keys come from whoever issues tokens, not from guests.
+type Map<K, V> = DashMap<K, V, RandomState>;
+
 type ToldEnd = Box<dyn Fn(&SessionId, SessionEnd) + Send + Sync>;
 type ToldBegin = Box<dyn Fn(&TokenClaims) + Send + Sync>;
 
@@ -110,7 +114,7 @@ pub struct Sessions {
     /// What the control plane says, on a gateway that follows one.
     followed: ArcSwapOption<Followed>,
 
-    known: DashMap<SessionId, Arc<Live>>,
+    known: Map<SessionId, Arc<Live>>,
     /// How many of them were never created here, only seen.
     seen: AtomicUsize,
     quotas: Quotas,
@@ -161,7 +165,7 @@ impl Sessions {
             denials: Denials::default(),
             edits: Mutex::default(),
             followed: ArcSwapOption::empty(),
-            known: DashMap::new(),
+            known: Map::default(),
             seen: AtomicUsize::new(0),
             quotas: Quotas::default(),
             recent: Recent::default(),

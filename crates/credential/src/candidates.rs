@@ -2,12 +2,15 @@
 //! to compare; what it does not show begins no spelling that it could see whole.
 
 use aho_corasick::{Span, packed};
+use smallvec::SmallVec;
 
 /// What the search looks for: the first bytes of each spelling.
 pub(crate) const FRAGMENT: usize = 4;
 /// How many fragments one search takes for each of their bytes: what makes it stop at a place by accident grows with their
 /// number, and falls with their length.
 const FRAGMENTS_A_BYTE: usize = 16;
+/// Each field of each answer is searched: so many searches at once need no memory of their own.
+const USUAL_SEARCHES: usize = 4;
 
 /// The first bytes of spellings.
 pub(crate) struct Fragments {
@@ -72,7 +75,7 @@ pub(crate) struct Candidates<'a> {
     /// Where the search goes on.
     from: usize,
     /// Each search's next hit, so that one with few hits does not read the same text again for every hit of another.
-    hits: Vec<Option<usize>>,
+    hits: SmallVec<[Option<usize>; USUAL_SEARCHES]>,
 }
 
 impl Candidates<'_> {

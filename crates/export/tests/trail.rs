@@ -67,7 +67,7 @@ fn decision(number: u64) -> AuditEvent {
     record.path = Some(format!("/é/\u{1b}[31m\"{}", "x".repeat(300)));
     record.ending = Ending::Completed;
     record.verdict = Verdict::Denied(DenyCode::PathNotAllowed);
-    AuditEvent::Decision(Box::new(record))
+    AuditEvent::Decision(Arc::new(record))
 }
 
 /// Writes so many records, in files of about twelve.

@@ -1,6 +1,6 @@
 //! Stage *identify*: decides which destination the evidence names, and refuses evidence that contradicts itself.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use http::{HeaderMap, Uri, header::HOST, uri::Authority};
 
@@ -49,11 +49,13 @@ impl Destination {
     /// As `Host` or `:authority` say it: the port only where it is not the scheme's own (RFC 9110 section 7.2).
     #[must_use]
     pub fn authority(&self) -> String {
-        if self.port == default_port(self) {
-            self.host.to_string()
-        } else {
-            self.to_string()
+        let mut text = String::with_capacity(self.host.as_str().len() + ":65535".len());
+        text.push_str(self.host.as_str());
+        if self.port != default_port(self) {
+            // Writing to a string does not fail.
+            let _ = write!(text, ":{}", self.port);
         }
+        text
     }
 
     /// The same host and port, spoken to in clear.

@@ -2,7 +2,7 @@
 //! field it stands; neither do the guest's own credentials on an injected destination, nor what is meant for the
 //! next hop only (RFC 9110 section 7.6.1), nor fields that could say another request than the one judged.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::LazyLock};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -12,6 +12,8 @@ use http::{
         TRANSFER_ENCODING, UPGRADE,
     },
 };
+
+use memchr::memmem::Finder;
 
 use crate::{
     authorize::OVERRIDE_HEADERS,
@@ -56,11 +58,18 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
+    remove_where(headers, |name, _| HOP_BY_HOP.contains(name));
     if wants_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// One pass over what is there, instead of a search for each name that could be.
+fn remove_where(headers: &mut HeaderMap, is_out: impl Fn(&HeaderName, &HeaderValue) -> bool) {
+    let out = headers.iter().filter(|(name, value)| is_out(name, value));
+    let out: Vec<HeaderName> = out.map(|(name, _)| name.clone()).collect();
+    for name in out {
+        headers.remove(name);
     }
 }
 
@@ -73,38 +82,33 @@ pub fn strip_for_upstream(
     now: UnixSeconds,
 ) {
     strip_hop_by_hop(headers);
-    // Answered by the gateway itself: the body is on its way.
-    headers.remove(EXPECT);
-    if let Some(injection) = &rule.injection {
-        for name in CREDENTIAL_HEADERS.iter().chain(policy.token_headers()) {
-            headers.remove(name);
-        }
-        if let InjectionForm::Header { name, .. } = &injection.form {
-            headers.remove(name);
-        }
-        // An echoed credential that comes back in small ranges would pass the scrubber piece by piece. An answer
-        // in full is always a good answer to a range request (RFC 9110 section 14.2).
-        headers.remove(RANGE);
-        headers.remove(IF_RANGE);
-    }
-    if !rule.requests.is_unrestricted() {
-        for name in &OVERRIDE_HEADERS {
-            headers.remove(name);
-        }
-    }
-    strip_twins(headers, policy, rule);
-    let revealing: Vec<HeaderName> = headers
-        .iter()
-        .filter(|(_, value)| {
+    remove_where(headers, |name, value| {
+        // Answered by the gateway itself: the body is on its way.
+        *name == EXPECT
+            || is_replaced(name, policy, rule)
+            || is_twin(name, policy, rule)
             // A byte that is no text must not hide the text beside it.
-            let text = String::from_utf8_lossy(value.as_bytes());
-            field_reveals_token(&text, tokens, now)
-        })
-        .map(|(name, _)| name.clone())
-        .collect();
-    for name in revealing {
-        headers.remove(name);
-    }
+            || field_reveals_token(&String::from_utf8_lossy(value.as_bytes()), tokens, now)
+    });
+}
+
+/// Whether the guest's own field would stand beside what is attached, or say another request than the one judged.
+fn is_replaced(name: &HeaderName, policy: &Policy, rule: &Rule) -> bool {
+    let is_injected = |injection: &Injection| {
+        let own = match &injection.form {
+            InjectionForm::Header { name, .. } => Some(name),
+            _ => None,
+        };
+        let mut credentials = CREDENTIAL_HEADERS.iter().chain(policy.token_headers());
+        credentials.any(|known| known == name)
+            || own == Some(name)
+            // An echoed credential that comes back in small ranges would pass the scrubber piece by piece. An answer
+            // in full is always a good answer to a range request (RFC 9110 section 14.2).
+            || *name == RANGE
+            || *name == IF_RANGE
+    };
+    rule.injection.as_ref().is_some_and(is_injected)
+        || (!rule.requests.is_unrestricted() && OVERRIDE_HEADERS.contains(name))
 }
 
 /// The name that servers may take a field's for, if that is not its own. Many take `x_api_key` for `x-api-key`; those that
@@ -116,8 +120,11 @@ pub fn twin_of(name: &HeaderName) -> Option<String> {
     (!name.chars().all(is_plain)).then(|| name.replace(|c| !is_plain(c), "-"))
 }
 
-/// Where a field is judged or replaced, its twins are taken out.
-fn strip_twins(headers: &mut HeaderMap, policy: &Policy, rule: &Rule) {
+/// Whether servers may take the field for one that is judged or replaced.
+fn is_twin(name: &HeaderName, policy: &Policy, rule: &Rule) -> bool {
+    let Some(dashed) = twin_of(name) else {
+        return false;
+    };
     let injected = match &rule.injection {
         Some(Injection {
             form: InjectionForm::Header { name, .. },
@@ -126,26 +133,13 @@ fn strip_twins(headers: &mut HeaderMap, policy: &Policy, rule: &Rule) {
         _ => None,
     };
     let requests = &rule.requests;
-    let judged = requests.allow.iter().chain(&requests.deny);
-    let is_twin = |dashed: String| {
-        let credentials = CREDENTIAL_HEADERS.iter().chain(policy.token_headers());
-        let replaced = credentials.chain(injected).any(|known| *known == *dashed);
-        let overrides = OVERRIDE_HEADERS.iter().any(|known| *known == *dashed);
-        (rule.injection.is_some() && replaced)
-            || (!requests.is_unrestricted() && overrides)
-            || judged
-                .clone()
-                .flat_map(|rule| &rule.headers)
-                .any(|(known, _)| *known == *dashed)
-    };
-    let twins: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| twin_of(name).is_some_and(is_twin))
-        .cloned()
-        .collect();
-    for name in twins {
-        headers.remove(name);
-    }
+    let is_known = |known: &HeaderName| *known == *dashed;
+    let mut credentials = CREDENTIAL_HEADERS.iter().chain(policy.token_headers());
+    let mut judged = requests.allow.iter().chain(&requests.deny);
+    (rule.injection.is_some() && credentials.any(is_known))
+        || injected.is_some_and(is_known)
+        || (!requests.is_unrestricted() && OVERRIDE_HEADERS.iter().any(is_known))
+        || judged.any(|rule| rule.headers.iter().any(|(known, _)| is_known(known)))
 }
 
 /// Fields that have no business in a trailer section (RFC 9110 section 6.5.1): a server that merges trailers into the
@@ -170,10 +164,9 @@ pub fn strip_trailers_for_upstream(
     now: UnixSeconds,
 ) {
     strip_for_upstream(trailers, policy, rule, tokens, now);
-    trailers.remove(TE);
-    for name in &NEVER_TRAILERS {
-        trailers.remove(name);
-    }
+    remove_where(trailers, |name, _| {
+        *name == TE || NEVER_TRAILERS.contains(name)
+    });
 }
 
 fn field_reveals_token(text: &str, tokens: &impl TokenVerifier, now: UnixSeconds) -> bool {
@@ -208,7 +201,7 @@ pub fn reveals_token(text: &str, tokens: &impl TokenVerifier, now: UnixSeconds) 
 /// false alarm costs nothing.
 #[must_use]
 pub fn resembles_token(text: &str) -> bool {
-    text.match_indices(JWT_BEGINS).any(|(start, _)| {
+    jwt_starts(text).any(|start| {
         let run = text.get(start..).unwrap_or_default();
         run.chars().take_while(|c| is_jwt_character(*c)).count() >= SHORTEST_PIECE
     })
@@ -224,9 +217,9 @@ const MAX_STARTS: usize = 64;
 const SIGNATURE: usize = 86;
 
 fn holds_token(text: &str, tokens: &impl TokenVerifier, now: UnixSeconds) -> bool {
-    // Every JWT begins with the base64url form of `{"`, and has two dots after that.
+    // It has two dots after its beginning.
     let mut starts = 0;
-    for (start, _) in text.match_indices(JWT_BEGINS) {
+    for start in jwt_starts(text) {
         let run = text.get(start..).unwrap_or_default();
         let end = run
             .find(|c: char| !is_jwt_character(c))
@@ -255,7 +248,11 @@ fn holds_token(text: &str, tokens: &impl TokenVerifier, now: UnixSeconds) -> boo
     false
 }
 
-const JWT_BEGINS: &str = "eyJ";
+/// Where a JWT may begin: with the base64url form of `{"`. Asked of every text of every request.
+fn jwt_starts(text: &str) -> impl Iterator<Item = usize> + '_ {
+    static BEGINS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("eyJ"));
+    BEGINS.find_iter(text.as_bytes())
+}
 
 const fn is_jwt_character(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')

@@ -183,7 +183,7 @@ impl DecisionRecord {
 #[derive(Debug, Clone)]
 pub enum AuditEvent {
     /// A guest's exchange was decided and has ended.
-    Decision(Box<DecisionRecord>),
+    Decision(Arc<DecisionRecord>),
     /// An operator asked for something.
     Action(Box<ActionRecord>),
     /// A session began, went on or ended.

@@ -112,7 +112,8 @@ impl Carrier {
         let carrier = Arc::clone(self);
         service_fn(move |request| {
             let carrier = Arc::clone(&carrier);
-            async move { Ok(exchange(&carrier, request).await) }
+            // On the heap: an idle connection has no room for an exchange.
+            Box::pin(async move { Ok(exchange(&carrier, request).await) })
         })
     }
 
@@ -205,6 +206,8 @@ impl Ending for Ends<'_> {
         let shared = &self.carrier.shared;
         loop {
             tokio::select! {
+                // In this order, as it is asked at each wake of the connection.
+                biased;
                 _ = self.carrier.uses.session_ended() => return End::AtOnce,
                 () = shared.killing.cancelled() => return End::AtOnce,
                 () = self.stall.found() => return End::AtOnce,

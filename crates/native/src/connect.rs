@@ -82,6 +82,8 @@ pub(crate) async fn connect(
             };
         }
     };
+    // It holds the session token, and nothing of it is needed while the tunnel lives.
+    drop(request);
     if guest.stream.write_all(ESTABLISHED).await.is_ok() {
         trail.answer(http::StatusCode::OK);
         carry(shared, guest, admitted, trail).await;

@@ -4,6 +4,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     pin::Pin,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -21,7 +22,6 @@ use tokio::{
     sync::Notify,
     time::{Instant, Sleep},
 };
-use tokio_util::io::poll_read_buf;
 
 const READ_SIZE: usize = 8 * 1024;
 /// How many bytes of interim answers wait for the guest.
@@ -302,13 +302,14 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
                 this.waiting = Waiting::No;
                 continue;
             }
-            this.held.reserve(READ_SIZE);
-            match poll_read_buf(Pin::new(&mut this.io), cx, &mut this.held) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(_)) => {}
+            // On the stack: most polls find nothing, and an idle connection holds no buffer.
+            let mut room = [const { MaybeUninit::uninit() }; READ_SIZE];
+            let mut read = ReadBuf::uninit(&mut room);
+            match Pin::new(&mut this.io).poll_read(cx, &mut read) {
+                Poll::Ready(Ok(())) if read.filled().is_empty() => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) => this.held.extend_from_slice(read.filled()),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    // An idle connection holds no buffer.
                     if this.held.is_empty() {
                         this.held = BytesMut::new();
                     }

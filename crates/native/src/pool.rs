@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use foldhash::quality::RandomState;
 use hyper::client::conn::{http1, http2};
 use outgate_journey::{destination::Destination, session::SessionId};
 use tokio::sync::{Notify, futures::OwnedNotified};
@@ -58,10 +59,13 @@ struct Kept {
     dialling: Option<Arc<Notify>>,
 }
 
+/// Its keys are names that policy lists and sessions that exist: nothing that a guest could choose to collide.
+type Table = HashMap<PoolKey, Kept, RandomState>;
+
 /// The pool.
 #[derive(Default)]
 pub(crate) struct Pool {
-    table: Mutex<HashMap<PoolKey, Kept>>,
+    table: Mutex<Table>,
 }
 
 /// What a look-up found.
@@ -75,7 +79,7 @@ pub(crate) enum Found {
 }
 
 impl Pool {
-    fn table(&self) -> MutexGuard<'_, HashMap<PoolKey, Kept>> {
+    fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

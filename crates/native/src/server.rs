@@ -13,7 +13,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use outgate_config::Timeouts;
-use outgate_wire::http1::{MAX_FIELDS, MAX_HEAD};
+use outgate_wire::http1::MAX_HEAD;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, Interval},
@@ -58,9 +58,9 @@ where
     S: Service<Request<Incoming>, Response = Response<AnswerBody<B>>, Error = Infallible>,
     B: Body<Data = Bytes, Error = BoxError> + 'static,
 {
+    // How many fields a head has was judged before; a number given here costs a table on the heap for each head.
     let mut connection = std::pin::pin!(
         http1::Builder::new()
-            .max_headers(MAX_FIELDS)
             .max_buf_size(MAX_HEAD * 2)
             .preserve_header_case(true)
             .auto_date_header(false)

@@ -19,7 +19,7 @@ use tokio::{
     net::TcpStream,
     time::Instant,
 };
-use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 
 use crate::{
     arrival::Arrival,
@@ -44,15 +44,8 @@ pub(crate) async fn carry(
     if let Some((upstream, peer)) = admitted.dialled {
         trail.note_treatment(TunnelTreatment::PassThrough);
         trail.note_upstream(peer);
-        return pass_through(
-            shared,
-            guest,
-            upstream,
-            &admitted.live,
-            &admitted.pass,
-            trail,
-        )
-        .await;
+        let (live, pass) = (&admitted.live, &admitted.pass);
+        return Box::pin(pass_through(shared, guest, upstream, live, pass, trail)).await;
     }
     let read = tokio::select! {
         read = read_hello(&mut guest, admitted.live.timeouts.handshake) => read,
@@ -85,7 +78,10 @@ pub(crate) async fn carry_opened(
     };
     trail.note_treatment(treatment);
     match treatment {
-        TunnelTreatment::PassThrough => dial_and_pass(shared, guest, admitted, trail).await,
+        // On the heap: what is bumped has no room for what is passed through.
+        TunnelTreatment::PassThrough => {
+            Box::pin(dial_and_pass(shared, guest, admitted, trail)).await;
+        }
         TunnelTreatment::Bump => {
             bump(shared, guest, admitted, &hello.unwrap_or_default(), trail).await;
         }
@@ -202,45 +198,64 @@ async fn bump(
     guest: GuestConnection,
     admitted: Admitted,
     hello: &ClientHello,
-    mut trail: Trail,
+    trail: Trail,
 ) {
-    let host = admitted.pass.allowed().destination().host().clone();
-    let offer = choose_offer(shared, &admitted, hello).await;
-    let patience = admitted.live.timeouts.handshake;
-    let until = Instant::now() + patience;
-    let config = tokio::select! {
-        config = leaf_for(shared, &host, offer, patience) => config,
-        code = trail.session_ended() => return trail.deny(&code.into()),
-    };
-    let config = match config {
-        Ok(config) => config,
-        Err(denial) => return turn_away(guest, trail, &denial).await,
-    };
-    let arrival = guest.arrival;
-    let accepting = TlsAcceptor::from(config).accept(Prefixed::new(guest.stream, guest.received));
-    let accepted = tokio::select! {
-        accepted = tokio::time::timeout_at(until, accepting) => accepted,
-        code = trail.session_ended() => return trail.deny(&code.into()),
-    };
-    let stream = match accepted {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            return trail
-                .deny(&Denial::new(DenyCode::TlsHandshakeFailed).because(error.to_string()));
-        }
-        Err(_) => {
-            return trail.deny(&Denial::new(DenyCode::RequestTimeout).because("TLS handshake"));
-        }
+    let terminated = Box::pin(terminate(shared, guest, &admitted, hello, trail));
+    let Some((stream, arrival, trail)) = terminated.await else {
+        return;
     };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let destination = admitted.pass.allowed().destination().clone();
     let carrier = carrier(shared, arrival, admitted, destination, Entry::Bumped);
     if is_http2 {
-        carrier.serve_http2(stream).await;
+        Box::pin(carrier.serve_http2(stream)).await;
     } else {
         carrier.serve_http1(stream, BytesMut::new()).await;
     }
     finish(trail);
+}
+
+/// A guest's TLS that was terminated, where it came from, and its record. On the heap, as it is moved a few times on its
+/// way, and whoever carries it has room for each of them.
+type Terminated = (Box<TlsStream<Prefixed<TcpStream>>>, Arrival, Trail);
+
+/// The handshake with the guest. `None`: there is none, and the record says why.
+async fn terminate(
+    shared: &Arc<Shared>,
+    guest: GuestConnection,
+    admitted: &Admitted,
+    hello: &ClientHello,
+    mut trail: Trail,
+) -> Option<Terminated> {
+    let host = admitted.pass.allowed().destination().host().clone();
+    let offer = choose_offer(shared, admitted, hello).await;
+    let patience = admitted.live.timeouts.handshake;
+    let until = Instant::now() + patience;
+    let config = tokio::select! {
+        config = leaf_for(shared, &host, offer, patience) => config,
+        code = trail.session_ended() => {
+            trail.deny(&code.into());
+            return None;
+        }
+    };
+    let config = match config {
+        Ok(config) => config,
+        Err(denial) => {
+            turn_away(guest, trail, &denial).await;
+            return None;
+        }
+    };
+    let accepting = TlsAcceptor::from(config).accept(Prefixed::new(guest.stream, guest.received));
+    let denial = tokio::select! {
+        accepted = tokio::time::timeout_at(until, accepting) => match accepted {
+            Ok(Ok(stream)) => return Some((Box::new(stream), guest.arrival, trail)),
+            Ok(Err(error)) => Denial::new(DenyCode::TlsHandshakeFailed).because(error.to_string()),
+            Err(_) => Denial::new(DenyCode::RequestTimeout).because("TLS handshake"),
+        },
+        code = trail.session_ended() => code.into(),
+    };
+    trail.deny(&denial);
+    None
 }
 
 /// What a handshake is made with, or why there is none.

@@ -23,7 +23,6 @@ use crate::{
 
 /// The largest answer head, in bytes.
 const MAX_ANSWER_HEAD: usize = 256 * 1024;
-const MAX_ANSWER_FIELDS: usize = 256;
 
 /// A connection for one request of `key`.
 ///
@@ -42,8 +41,12 @@ pub(crate) async fn obtain(
             Found::Wait(told) => told.await,
         }
     };
-    let resolved = resolve_destination(&shared.plane, &live.policy, allowed.clone()).await?;
-    open(shared, live, &resolved, key).await
+    // On the heap: most requests find a kept connection, and each would have room for dialling one.
+    Box::pin(async {
+        let resolved = resolve_destination(&shared.plane, &live.policy, allowed.clone()).await?;
+        open(shared, live, &resolved, key).await
+    })
+    .await
 }
 
 /// Opens a connection and learns which protocol the upstream chose.
@@ -71,7 +74,8 @@ pub(crate) async fn open(
         } else {
             &live.upstream_tls.http1
         };
-        let stream = start_tls(stream, resolved, config, live.timeouts.handshake).await?;
+        // A connection is moved a few times on its way to its task, and has room for each of them.
+        let stream = Box::new(start_tls(stream, resolved, config, live.timeouts.handshake).await?);
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         if key.http2 {
             shared
@@ -99,7 +103,6 @@ where
 {
     let (sender, connection) = http1::Builder::new()
         .preserve_header_case(true)
-        .max_headers(MAX_ANSWER_FIELDS)
         .max_buf_size(MAX_ANSWER_HEAD)
         .handshake(TokioIo::new(io))
         .await?;

@@ -1,6 +1,7 @@
 //! What every exchange of a gateway shares, on whichever plane.
 
 use std::{
+    fmt::Write,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -29,6 +30,9 @@ use crate::{
 
 /// How many records may wait for the audit store before nothing more is served.
 const AUDIT_BACKLOG: usize = 65_536;
+
+/// Of a 64-bit number.
+const MOST_HEX_DIGITS: usize = 16;
 
 /// What a new policy replaces as one.
 pub struct Live {
@@ -166,6 +170,8 @@ impl Core {
             observer(&record);
         }
         self.counts.note(&record);
+        // The trail and the view have the same one: neither changes it.
+        let record: Arc<DecisionRecord> = Arc::from(record);
         self.plane.sessions.note_request(&record, bodies);
         self.plane.audit.record(AuditEvent::Decision(record));
         if self.records_left.fetch_sub(1, Ordering::Relaxed) == 1 {
@@ -212,11 +218,12 @@ impl Core {
 
     /// An id that no other exchange of the deployment has.
     pub fn next_request_id(&self) -> String {
-        format!(
-            "{}-{:x}",
-            self.id_prefix,
-            self.next_id.fetch_add(1, Ordering::Relaxed)
-        )
+        let number = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let mut id = String::with_capacity(self.id_prefix.len() + 1 + MOST_HEX_DIGITS);
+        id.push_str(&self.id_prefix);
+        // Writing to a string does not fail.
+        let _ = write!(id, "-{number:x}");
+        id
     }
 }
 

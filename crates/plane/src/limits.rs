@@ -12,6 +12,7 @@ use std::{
 };
 
 use dashmap::DashMap;
+use foldhash::quality::RandomState;
 use governor::{
     Quota, RateLimiter,
     clock::{Clock, DefaultClock, Reference},
@@ -42,7 +43,7 @@ const FORGET_AFTER_SWEEPS: u32 = 24;
 
 /// The counters of every session.
 pub struct SessionCounters<C: Clock + Clone = DefaultClock> {
-    uses: DashMap<SessionId, Arc<SessionUse<C>>>,
+    uses: DashMap<SessionId, Arc<SessionUse<C>>, RandomState>,
     clock: C,
     started: C::Instant,
 }
@@ -106,7 +107,7 @@ impl Default for SessionCounters<DefaultClock> {
 impl<C: Clock + Clone> SessionCounters<C> {
     fn with_clock(clock: C) -> Self {
         Self {
-            uses: DashMap::new(),
+            uses: DashMap::default(),
             started: clock.now(),
             clock,
         }

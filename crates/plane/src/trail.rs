@@ -235,6 +235,9 @@ impl Trail {
 
     /// Notes whose exchange it is, and from then on whether that session was ended.
     pub fn note_session(&mut self, session: &Session) {
+        if self.is_of(session) {
+            return;
+        }
         let activity = self.core.plane.sessions.activity(session.claims());
         self.meter.is_of(&activity);
         self.activity = Some(activity);
@@ -242,6 +245,15 @@ impl Trail {
             record.session = Some(session.id().clone());
             record.token_id = Some(Arc::clone(&session.claims().token_id));
         });
+    }
+
+    /// Whether it was noted already: a tunnel's session is most often that of its requests, too.
+    fn is_of(&self, session: &Session) -> bool {
+        let is_same = |record: &DecisionRecord| {
+            record.session.as_ref() == Some(session.id())
+                && record.token_id.as_ref() == Some(&session.claims().token_id)
+        };
+        self.activity.is_some() && self.record.as_deref().is_some_and(is_same)
     }
 
     /// Notes who called, by which token.

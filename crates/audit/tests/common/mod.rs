@@ -47,7 +47,7 @@ pub(crate) fn verify(path: &Path) -> Result<Report, VerifyError> {
 }
 
 pub(crate) fn record(number: u64) -> AuditEvent {
-    AuditEvent::Decision(Box::new(decision(number)))
+    AuditEvent::Decision(Arc::new(decision(number)))
 }
 
 /// A record like those of real traffic: every third is a refusal.

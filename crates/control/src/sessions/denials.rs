@@ -5,15 +5,16 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use dashmap::DashMap;
 use outgate_journey::session::{SessionId, TokenClaims, TokenOrigin};
 use outgate_store::{DenyTarget, Steady, StoredDenial};
 
+use super::Map;
+
 #[derive(Default)]
 pub(super) struct Denials {
-    sessions: DashMap<SessionId, StoredDenial>,
-    tokens: DashMap<Arc<str>, StoredDenial>,
-    subjects: DashMap<(Arc<str>, Arc<str>), StoredDenial>,
+    sessions: Map<SessionId, StoredDenial>,
+    tokens: Map<Arc<str>, StoredDenial>,
+    subjects: Map<(Arc<str>, Arc<str>), StoredDenial>,
     /// Most of the time there is none, and then nothing is looked up.
     count: AtomicUsize,
 }

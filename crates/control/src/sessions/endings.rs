@@ -2,13 +2,15 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dashmap::{DashMap, mapref::entry::Entry};
+use dashmap::mapref::entry::Entry;
 use outgate_journey::session::{SessionEnd, SessionId, TokenClaims};
 use outgate_store::{Steady, StoredEnding};
 
+use super::Map;
+
 #[derive(Default)]
 pub(super) struct Endings {
-    over: DashMap<SessionId, StoredEnding>,
+    over: Map<SessionId, StoredEnding>,
     /// How many of them are of sessions whose tokens are not known to be ours.
     foreign: AtomicUsize,
 }

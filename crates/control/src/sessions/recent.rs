@@ -76,7 +76,7 @@ struct Held {
 
 impl Sessions {
     /// Keeps the record of an exchange, if it is one of a session that is known here.
-    pub fn note_request(&self, record: &DecisionRecord, bodies: Option<Bodies>) {
+    pub fn note_request(&self, record: &Arc<DecisionRecord>, bodies: Option<Bodies>) {
         let rules = self.view_rules();
         let Some(id) = record.session.as_ref().filter(|_| rules.requests > 0) else {
             return;
@@ -86,7 +86,7 @@ impl Sessions {
         }
         let request = RecentRequest {
             seq: 0,
-            record: Arc::new(record.clone()),
+            record: Arc::clone(record),
             bodies: bodies.filter(|_| rules.bodies > 0).map(Arc::new),
         };
         self.recent.push(id, request, &rules);

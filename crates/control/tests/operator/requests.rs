@@ -1,5 +1,7 @@
 //! The session view: who is shown what.
 
+use std::sync::Arc;
+
 use outgate_control::sessions::{Bodies, BodyStart, SessionRules, ViewRules};
 use outgate_journey::{
     denial::DenyCode,
@@ -40,7 +42,7 @@ async fn world(bodies: usize) -> World {
             request: body(b"sent \xff"),
             response: body(b"got"),
         };
-        world.sessions.note_request(&record, Some(bodies));
+        world.sessions.note_request(&Arc::new(record), Some(bodies));
     }
     world
 }

@@ -1,16 +1,18 @@
 //! What is kept of what sessions asked for, and when it is gone.
 
+use std::sync::Arc;
+
 use outgate_control::sessions::{Bodies, BodyStart, SessionRules, Sessions, ViewRules};
 use outgate_journey::record::{DecisionRecord, Entry};
 
 use crate::support::{Bench, HOUR, claims, end, external, id, new};
 
-fn record(session: Option<&str>, number: u64) -> DecisionRecord {
+fn record(session: Option<&str>, number: u64) -> Arc<DecisionRecord> {
     let client = "198.51.100.7:40123".parse().unwrap();
     let mut record = DecisionRecord::begin(format!("r-{number}"), number, Entry::Bumped, client);
     record.session = session.map(id);
     record.path = Some("/".repeat(1000));
-    record
+    Arc::new(record)
 }
 
 fn bodies(bytes: usize) -> Option<Bodies> {

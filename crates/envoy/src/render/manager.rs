@@ -15,7 +15,7 @@ use crate::leg::Leg;
 /// Size of a request's head, in KiB, as on the native plane.
 const MAX_HEAD_KIB: u32 = 64;
 /// Header fields of a request, as on the native plane.
-const MAX_FIELDS: u32 = 128;
+const MAX_FIELDS: u32 = 100;
 /// How many streams one HTTP/2 connection has open at once, as on the native plane.
 const MAX_STREAMS: u32 = 256;
 

@@ -2,6 +2,10 @@
 
 use std::{borrow::Cow, fmt};
 
+use base64::{
+    Engine, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 use http::{
     HeaderMap, HeaderName,
     header::{AUTHORIZATION, PROXY_AUTHORIZATION},
@@ -145,26 +149,17 @@ pub(crate) fn basic_pair(value: &str) -> Option<String> {
     String::from_utf8(decoded).ok()
 }
 
-/// Base64 with the standard alphabet, padding optional (RFC 4648 section 4).
+/// Base64 with the standard alphabet, padding optional (RFC 4648 section 4). As lenient as the most lenient reader: what
+/// it would find is found here.
 fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    const LENIENT: GeneralPurpose = GeneralPurpose::new(
+        &alphabet::STANDARD,
+        GeneralPurposeConfig::new()
+            .with_decode_allow_trailing_bits(true)
+            .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    );
     let text = text.trim_end_matches('=').as_bytes();
-    let mut out = Vec::with_capacity(text.len() / 4 * 3 + 2);
-    let (mut bits, mut held) = (0u32, 0u32);
-    for byte in text {
-        let six = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = (bits << 6 | u32::from(six)) & 0xffff;
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            out.push(u8::try_from(bits >> held & 0xff).ok()?);
-        }
-    }
-    Some(out)
+    // One character more than whole bytes take says nothing.
+    let (whole, _) = text.split_at(text.len() - usize::from(text.len() % 4 == 1));
+    LENIENT.decode(whole).ok()
 }

@@ -7,6 +7,7 @@ use outgate_journey::{
 };
 use outgate_native::gateway::Attribution;
 use outgate_testkit::{Response, h1::H1, raw};
+use outgate_wire::http1::MAX_FIELDS;
 
 use crate::world::{ANYWHERE, K1, K2, SECOND, Way, World};
 
@@ -22,6 +23,19 @@ async fn say(world: &World, bytes: &str) -> Response {
 }
 
 #[tokio::test]
+async fn an_answer_has_as_many_fields_as_an_envoy_lets_pass() {
+    let world = World::new(Attribution::BySocket).await;
+    let here = world.clear.port();
+    for (fields, status) in [(90, 200), (101, 502)] {
+        let target = format!("/fields?n={fields}");
+        let request = format!("GET {target} HTTP/1.1\r\nhost: n.test:{here}\r\n\r\n");
+        let answer = say(&world, &request).await;
+        assert_eq!(answer.status, status, "{fields} fields: {answer:?}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn the_whole_policy_holds_for_requests_in_clear() {
     use DenyCode as Code;
     for attribution in [Attribution::BySocket, Attribution::ByToken] {
@@ -34,6 +48,11 @@ async fn the_whole_policy_holds_for_requests_in_clear() {
         let with = |more: &str| get("/", &format!("host: n.test:{here}\r\n{more}"));
         let cases: Vec<(String, Option<Code>)> = vec![
             (host("n.test"), None),
+            (with(&"x: 1\r\n".repeat(MAX_FIELDS - 2)), None),
+            (
+                with(&"x: 1\r\n".repeat(MAX_FIELDS - 1)),
+                Some(Code::HeaderTooLarge),
+            ),
             (host("a.test"), None),
             (host("A.TEST."), None),
             (host("one.wild.test"), None),

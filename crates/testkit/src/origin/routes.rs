@@ -80,6 +80,12 @@ pub(super) async fn answer(mut exchange: Exchange<'_>) -> io::Result<After> {
             let huge = "h".repeat(1_000_000);
             exchange.reply(200, &[("x-huge", &huge)], b"").await
         }
+        "/fields" => {
+            let fields: Vec<_> = (0..number("n").unwrap_or(0))
+                .map(|_| ("x-field", "1"))
+                .collect();
+            exchange.reply(200, &fields, b"").await
+        }
         "/bomb" => {
             exchange.drain().await?;
             let enc = param("enc").unwrap_or_else(|| "gzip".into());
