@@ -12,7 +12,6 @@ use http::{
         TRANSFER_ENCODING, UPGRADE,
     },
 };
-
 use memchr::memmem::Finder;
 
 use crate::{

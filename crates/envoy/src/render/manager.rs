@@ -2,6 +2,7 @@
 //! or repaired; what is malformed is refused.
 
 use http::HeaderName;
+use outgate_wire::http1::{MAX_FIELDS, MAX_HEAD};
 use serde_json::{Value, json};
 
 use super::{
@@ -12,10 +13,6 @@ use super::{
 };
 use crate::leg::Leg;
 
-/// Size of a request's head, in KiB, as on the native plane.
-const MAX_HEAD_KIB: u32 = 64;
-/// Header fields of a request, as on the native plane.
-const MAX_FIELDS: u32 = 100;
 /// How many streams one HTTP/2 connection has open at once, as on the native plane.
 const MAX_STREAMS: u32 = 256;
 
@@ -110,7 +107,7 @@ fn identity() -> Value {
 fn bounds(options: &RenderOptions<'_>) -> Value {
     let timeouts = options.timeouts;
     json!({
-        "max_request_headers_kb": MAX_HEAD_KIB,
+        "max_request_headers_kb": MAX_HEAD / 1024,
         "common_http_protocol_options": {
             "max_headers_count": MAX_FIELDS,
             "idle_timeout": span(timeouts.idle),

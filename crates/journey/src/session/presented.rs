@@ -152,7 +152,7 @@ pub(crate) fn basic_pair(value: &str) -> Option<String> {
 /// Base64 with the standard alphabet, padding optional (RFC 4648 section 4). As lenient as the most lenient reader: what
 /// it would find is found here.
 fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    static LENIENT: GeneralPurpose = GeneralPurpose::new(
         &alphabet::STANDARD,
         GeneralPurposeConfig::new()
             .with_decode_allow_trailing_bits(true)
