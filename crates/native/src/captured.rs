@@ -18,12 +18,17 @@ use crate::{
     carrier::{Carrier, Carries},
     connect::{GuestConnection, admit},
     dialled::Capturing,
+    opened::Opened,
     shared::Shared,
-    tunnel::{carry, carry_opened, read_hello, turn_away},
+    tunnel::{self, open_after, read_hello, turn_away},
 };
 
-/// Serves a captured connection.
-pub(crate) async fn serve(shared: &Arc<Shared>, mut guest: GuestConnection, capturing: Capturing) {
+/// Judges a captured connection, and opens it. `None`: it is over.
+pub(crate) async fn open(
+    shared: &Arc<Shared>,
+    mut guest: GuestConnection,
+    capturing: Capturing,
+) -> Option<Opened> {
     let dialled = match capturing.dialled(&guest.stream) {
         Ok(dialled) => dialled,
         Err(denial) => {
@@ -34,15 +39,13 @@ pub(crate) async fn serve(shared: &Arc<Shared>, mut guest: GuestConnection, capt
             return turn_away(guest, trail, &denial).await;
         }
     };
-    let Some(port) = Port::new(dialled.port()) else {
-        return;
-    };
+    let port = Port::new(dialled.port())?;
     let live = shared.live();
     if live.policy.opaque_on(port).next().is_some() {
         let token = guest.arrival.listener_token();
         let tokens = token.beside(None);
         match judge_dialled_address(&shared.plane, &live.policy, dialled, &tokens).await {
-            Ok(pass) => return serve_opaque(shared, guest, dialled, live, pass).await,
+            Ok(pass) => return open_opaque(shared, guest, dialled, live, pass).await,
             // No opaque destination: what the guest says may still name one.
             Err(denial) if denial.code() == DenyCode::IpLiteral => {}
             Err(denial) => {
@@ -53,13 +56,13 @@ pub(crate) async fn serve(shared: &Arc<Shared>, mut guest: GuestConnection, capt
     }
     let read = tokio::select! {
         read = read_hello(&mut guest, live.timeouts.handshake) => read,
-        () = shared.last_call_is_over() => return,
+        () = shared.last_call_is_over() => return None,
     };
     match read {
-        Ok(Some(hello)) => serve_tls(shared, guest, dialled, port, live, hello).await,
+        Ok(Some(hello)) => open_tls(shared, guest, dialled, port, live, hello).await,
         Ok(None) => {
             let carrier = Carrier::new(shared, guest.arrival, Carries::Captured(dialled));
-            carrier.serve_http1(guest.stream, guest.received).await;
+            Some(Opened::Plain(carrier, guest.stream, guest.received, None))
         }
         Err(denial) => {
             let nameless = guest.received.is_empty() && denial.code() == DenyCode::TlsRequired;
@@ -69,7 +72,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, mut guest: GuestConnection, capt
                 denial
             };
             let trail = begin(shared, &guest, dialled);
-            turn_away(guest, trail, &denial).await;
+            turn_away(guest, trail, &denial).await
         }
     }
 }
@@ -80,29 +83,29 @@ fn begin(shared: &Arc<Shared>, guest: &GuestConnection, dialled: SocketAddr) -> 
     trail
 }
 
-async fn serve_opaque(
+async fn open_opaque(
     shared: &Arc<Shared>,
     guest: GuestConnection,
     dialled: SocketAddr,
     live: Arc<Live>,
     pass: ConnectionPass,
-) {
+) -> Option<Opened> {
     let mut trail = begin(shared, &guest, dialled);
     trail.note_destination(pass.allowed().destination());
     match admit(shared, live, pass, &mut trail).await {
-        Ok(admitted) => carry(shared, guest, admitted, trail).await,
+        Ok(admitted) => tunnel::open(shared, guest, admitted, trail).await,
         Err(denial) => turn_away(guest, trail, &denial).await,
     }
 }
 
-async fn serve_tls(
+async fn open_tls(
     shared: &Arc<Shared>,
     guest: GuestConnection,
     dialled: SocketAddr,
     port: Port,
     live: Arc<Live>,
     hello: ClientHello,
-) {
+) -> Option<Opened> {
     let mut trail = begin(shared, &guest, dialled);
     let judging = async {
         let destination = identify_server_name(hello.server_name.as_deref(), port)?;
@@ -113,7 +116,7 @@ async fn serve_tls(
         admit(shared, live, pass, &mut trail).await
     };
     match judging.await {
-        Ok(admitted) => carry_opened(shared, guest, admitted, Some(hello), trail).await,
+        Ok(admitted) => open_after(shared, guest, admitted, Some(hello), trail).await,
         Err(denial) => turn_away(guest, trail, &denial).await,
     }
 }

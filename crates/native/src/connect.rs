@@ -21,7 +21,7 @@ use outgate_plane::{
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use crate::{arrival::Arrival, dial::dial, shared::Shared, tunnel::carry};
+use crate::{arrival::Arrival, dial::dial, opened::Opened, shared::Shared, tunnel::open};
 
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 
@@ -40,8 +40,10 @@ pub(crate) struct ConnectRequest {
 
 /// What became of a `CONNECT`.
 pub(crate) enum Connect {
-    /// It was carried to its end.
+    /// It is over.
     Over,
+    /// A tunnel to be carried.
+    Opened(Opened),
     /// It was refused and answered; the connection may carry another try.
     TryAgain(GuestConnection),
 }
@@ -84,11 +86,12 @@ pub(crate) async fn connect(
     };
     // It holds the session token, and nothing of it is needed while the tunnel lives.
     drop(request);
-    if guest.stream.write_all(ESTABLISHED).await.is_ok() {
-        trail.answer(http::StatusCode::OK);
-        carry(shared, guest, admitted, trail).await;
+    if guest.stream.write_all(ESTABLISHED).await.is_err() {
+        return Connect::Over;
     }
-    Connect::Over
+    trail.answer(http::StatusCode::OK);
+    let opened = open(shared, guest, admitted, trail).await;
+    opened.map_or(Connect::Over, Connect::Opened)
 }
 
 impl GuestConnection {

@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -24,6 +24,10 @@ use tokio::{
 };
 
 const READ_SIZE: usize = 8 * 1024;
+/// A connection is at rest when nothing was asked and nothing moved for so long.
+const REST_AFTER: Duration = Duration::from_millis(250);
+/// While an exchange goes on, it is looked so seldom.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How many bytes of interim answers wait for the guest.
 const MAX_INFORMATIONAL: usize = 64 * 1024;
 
@@ -35,6 +39,7 @@ pub struct GuardState {
     informational: Mutex<BytesMut>,
     queued: Notify,
     progress: AtomicU64,
+    is_at_rest: AtomicBool,
 }
 
 impl GuardState {
@@ -47,6 +52,7 @@ impl GuardState {
             informational: Mutex::default(),
             queued: Notify::new(),
             progress: AtomicU64::new(0),
+            is_at_rest: AtomicBool::new(false),
         })
     }
 
@@ -72,7 +78,13 @@ impl GuardState {
         self.active.load(Ordering::Relaxed) == 0
     }
 
-    /// How many pieces of bodies were let on.
+    /// Whether the connection came to rest since it was asked last: no exchange is going on, no byte of a request is
+    /// there, and everything that was written has left.
+    pub(crate) fn came_to_rest(&self) -> bool {
+        self.is_at_rest.swap(false, Ordering::Relaxed)
+    }
+
+    /// How many pieces of bodies were let on, and how many exchanges ended.
     pub fn progress(&self) -> u64 {
         self.progress.load(Ordering::Relaxed)
     }
@@ -109,6 +121,7 @@ impl ActiveExchange {
 
 impl Drop for ActiveExchange {
     fn drop(&mut self) {
+        self.note_progress();
         self.0.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -145,6 +158,8 @@ pub struct Guarded<T> {
     timeouts: GuardTimeouts,
     timer: Pin<Box<Sleep>>,
     waiting: Waiting,
+    /// The state's progress when the wait began.
+    progress: u64,
     /// The marked request was let on: nothing follows it.
     ended: bool,
     /// Runs while a guest does not take what is written.
@@ -156,6 +171,8 @@ enum Waiting {
     No,
     ForHead,
     ForRequest,
+    /// As before, at rest.
+    AtRest,
 }
 
 impl<T: AsyncRead + Unpin> Guarded<T> {
@@ -171,9 +188,14 @@ impl<T: AsyncRead + Unpin> Guarded<T> {
             timeouts,
             timer: Box::pin(tokio::time::sleep(timeouts.idle)),
             waiting: Waiting::No,
+            progress: 0,
             ended: false,
             stalled: None,
         }
+    }
+
+    pub(crate) fn state(&self) -> &Arc<GuardState> {
+        &self.state
     }
 
     /// Judges what has arrived; `true` if something is released.
@@ -230,25 +252,80 @@ impl<T: AsyncRead + Unpin> Guarded<T> {
             return Poll::Pending;
         }
         loop {
-            if self.waiting != wanted {
-                self.waiting = wanted;
-                let wait = if wanted == Waiting::ForHead {
-                    self.timeouts.head
-                } else {
-                    self.timeouts.idle
-                };
-                self.timer.as_mut().reset(Instant::now() + wait);
+            match (self.waiting, wanted) {
+                (Waiting::ForHead, Waiting::ForHead)
+                | (Waiting::ForRequest | Waiting::AtRest, Waiting::ForRequest) => {}
+                (_, Waiting::ForHead) => self.wait(wanted, self.timeouts.head),
+                _ => self.wait(wanted, self.timeouts.idle.min(REST_AFTER)),
             }
             ready!(self.timer.as_mut().poll(cx));
-            if wanted == Waiting::ForHead {
-                return Poll::Ready(self.fail(HeadFault::TimedOut));
+            let is_busy = !self.state.is_idle();
+            let moved = is_busy || self.stalled.is_some() || self.state.progress() != self.progress;
+            match self.waiting {
+                Waiting::ForHead => return Poll::Ready(self.fail(HeadFault::TimedOut)),
+                // The next request was not due yet. What is not taken has a clock of its own.
+                _ if moved => {
+                    let look_again = if is_busy { LOOK_AGAIN } else { REST_AFTER };
+                    self.wait(Waiting::ForRequest, self.timeouts.idle.min(look_again));
+                }
+                Waiting::ForRequest if self.timeouts.idle > REST_AFTER => {
+                    self.state.is_at_rest.store(true, Ordering::Relaxed);
+                    let left = self.timeouts.idle.saturating_sub(REST_AFTER);
+                    self.wait(Waiting::AtRest, left);
+                }
+                _ => {
+                    self.ended = true;
+                    return Poll::Ready(Ok(()));
+                }
             }
-            if self.state.is_idle() {
-                self.ended = true;
-                return Poll::Ready(Ok(()));
+        }
+    }
+
+    fn wait(&mut self, waiting: Waiting, wait: Duration) {
+        self.waiting = waiting;
+        self.progress = self.state.progress();
+        self.timer.as_mut().reset(Instant::now() + wait);
+    }
+
+    /// Waits until something is judged and let on (`true`), or the input is over.
+    pub(crate) fn poll_judged(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        loop {
+            if !self.released.is_empty() {
+                return Poll::Ready(Ok(true));
             }
-            // An exchange is going on: the next request is not due yet.
-            self.waiting = Waiting::No;
+            if self.ended {
+                // After the marked request there is nothing; an idle connection is closed.
+                return if self.state.fault().is_some() {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(Ok(false))
+                };
+            }
+            if !self.held.is_empty() && self.held.len() > self.seen && self.judge()? {
+                self.waiting = Waiting::No;
+                continue;
+            }
+            // On the stack: most polls find nothing, and an idle connection holds no buffer.
+            let mut room = [const { MaybeUninit::uninit() }; READ_SIZE];
+            let mut read = ReadBuf::uninit(&mut room);
+            match Pin::new(&mut self.io).poll_read(cx, &mut read)? {
+                Poll::Ready(()) if read.filled().is_empty() => return Poll::Ready(Ok(false)),
+                Poll::Ready(()) => self.held.extend_from_slice(read.filled()),
+                Poll::Pending => {
+                    if self.held.is_empty() {
+                        self.held = BytesMut::new();
+                    }
+                    ready!(self.poll_timer(cx))?;
+                }
+            }
+        }
+    }
+
+    /// Puts back what was let on and not used.
+    pub(crate) fn put_back(&mut self, unused: &[u8]) {
+        if !unused.is_empty() {
+            let rest = std::mem::replace(&mut self.released, BytesMut::from(unused));
+            self.released.unsplit(rest);
         }
     }
 
@@ -280,43 +357,19 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        loop {
-            if !this.released.is_empty() {
-                let count = this.released.len().min(buf.remaining());
-                buf.put_slice(this.released.get(..count).unwrap_or_default());
-                this.released.advance(count);
-                return Poll::Ready(Ok(()));
-            }
-            if this.ended {
-                // After the marked request there is nothing; an idle connection is closed.
-                return if this.state.fault().is_some() {
-                    Poll::Pending
-                } else {
-                    Poll::Ready(Ok(()))
-                };
-            }
-            if this.held.is_empty() && this.requests.unseen() > 0 {
-                return this.poll_unseen(cx, buf);
-            }
-            if !this.held.is_empty() && this.held.len() > this.seen && this.judge()? {
-                this.waiting = Waiting::No;
-                continue;
-            }
-            // On the stack: most polls find nothing, and an idle connection holds no buffer.
-            let mut room = [const { MaybeUninit::uninit() }; READ_SIZE];
-            let mut read = ReadBuf::uninit(&mut room);
-            match Pin::new(&mut this.io).poll_read(cx, &mut read) {
-                Poll::Ready(Ok(())) if read.filled().is_empty() => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(())) => this.held.extend_from_slice(read.filled()),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    if this.held.is_empty() {
-                        this.held = BytesMut::new();
-                    }
-                    ready!(this.poll_timer(cx))?;
-                }
-            }
+        if this.released.is_empty()
+            && this.held.is_empty()
+            && this.requests.unseen() > 0
+            && !this.ended
+        {
+            return this.poll_unseen(cx, buf);
         }
+        if ready!(this.poll_judged(cx))? {
+            let count = this.released.len().min(buf.remaining());
+            buf.put_slice(this.released.get(..count).unwrap_or_default());
+            this.released.advance(count);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -350,6 +403,7 @@ impl<T: AsyncWrite + Unpin> Guarded<T> {
             self.stalled = None;
             return written;
         }
+        self.state.is_at_rest.store(false, Ordering::Relaxed);
         let wait = self.timeouts.idle;
         let stalled = self
             .stalled

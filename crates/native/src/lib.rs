@@ -21,6 +21,7 @@ mod listener;
 pub mod metered;
 #[cfg(target_os = "linux")]
 pub mod names;
+mod opened;
 mod outgoing;
 mod pool;
 mod prefixed;

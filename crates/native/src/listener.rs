@@ -22,6 +22,7 @@ use crate::{
     carrier::{Carrier, Carries},
     connect::{Connect, ConnectRequest, GuestConnection, connect},
     dialled::Capturing,
+    opened::Opened,
     shared::Shared,
 };
 
@@ -110,9 +111,8 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, client: SocketAddr, door: &Doo
             received: BytesMut::new(),
             arrival,
         };
-        match kind {
-            DoorKind::Proxy => serve(&shared, guest).await,
-            DoorKind::Transparent(capturing) => captured::serve(&shared, guest, capturing).await,
+        if let Some(opened) = Box::pin(open(&shared, guest, kind)).await {
+            opened.carry(&shared).await;
         }
         drop(room);
     });
@@ -140,18 +140,26 @@ fn turn_back(shared: &Arc<Shared>, stream: &TcpStream, arrival: &Arrival, kind: 
     let _ = stream.try_write(&to_wire(&response));
 }
 
-async fn serve(shared: &Arc<Shared>, mut guest: GuestConnection) {
+/// Reads what comes first, and has it judged. `None`: the connection is over.
+async fn open(shared: &Arc<Shared>, guest: GuestConnection, kind: DoorKind) -> Option<Opened> {
+    match kind {
+        DoorKind::Proxy => open_proxied(shared, guest).await,
+        DoorKind::Transparent(capturing) => captured::open(shared, guest, capturing).await,
+    }
+}
+
+async fn open_proxied(shared: &Arc<Shared>, mut guest: GuestConnection) -> Option<Opened> {
     for _ in 0..MAX_TRIES {
         let read = tokio::select! {
             read = read_first_head(shared, &mut guest) => read,
-            () = shared.last_call_is_over() => return,
+            () = shared.last_call_is_over() => return None,
         };
         match read {
-            First::Closed => return,
+            First::Closed => return None,
             First::Fault(fault) => return refuse_head(shared, guest, fault).await,
             First::Head(head) if !head.is_connect => {
                 let carrier = Carrier::new(shared, guest.arrival, Carries::Proxied);
-                return carrier.serve_http1(guest.stream, guest.received).await;
+                return Some(Opened::Plain(carrier, guest.stream, guest.received, None));
             }
             First::Head(head) => {
                 let request = match read_connect(&guest.received) {
@@ -162,12 +170,14 @@ async fn serve(shared: &Arc<Shared>, mut guest: GuestConnection) {
                 };
                 guest.received.advance(head.length);
                 match connect(shared, guest, request).await {
-                    Connect::Over => return,
+                    Connect::Over => return None,
+                    Connect::Opened(opened) => return Some(opened),
                     Connect::TryAgain(same) => guest = same,
                 }
             }
         }
     }
+    None
 }
 
 enum First {
@@ -207,7 +217,11 @@ async fn read_first_head(shared: &Shared, guest: &mut GuestConnection) -> First 
     }
 }
 
-async fn refuse_head(shared: &Arc<Shared>, mut guest: GuestConnection, fault: HeadFault) {
+async fn refuse_head<T>(
+    shared: &Arc<Shared>,
+    mut guest: GuestConnection,
+    fault: HeadFault,
+) -> Option<T> {
     let mut trail = guest.arrival.begin_trail(shared, Entry::Listener);
     let denial: Denial = denial_of(fault);
     trail.deny(&denial);
@@ -221,6 +235,7 @@ async fn refuse_head(shared: &Arc<Shared>, mut guest: GuestConnection, fault: He
     drop(trail);
     let _ = guest.stream.write_all(&to_wire(&response)).await;
     linger(guest.stream).await;
+    None
 }
 
 /// Lets the answer arrive: closing with unread input would reset the connection and take the answer back.

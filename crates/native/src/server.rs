@@ -1,19 +1,19 @@
 //! Serves HTTP on one connection of a client, with the same bounds for every way in.
 
-use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, Response, Version, header::HOST, request::Parts, uri::Authority};
 use http_body::Body;
 use http_body_util::BodyExt;
-use hyper::{
-    body::Incoming,
-    server::conn::{http1, http2},
-    service::Service,
-};
+use hyper::{body::Incoming, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use outgate_config::Timeouts;
-use outgate_wire::http1::MAX_HEAD;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, Interval},
@@ -24,6 +24,9 @@ use crate::{
     guard::{GuardState, Guarded},
     metered::Metered,
 };
+
+mod http1;
+use http1::Http1;
 
 /// How many streams one HTTP/2 connection has open at once.
 const MAX_STREAMS: u32 = 256;
@@ -58,21 +61,12 @@ where
     S: Service<Request<Incoming>, Response = Response<AnswerBody<B>>, Error = Infallible>,
     B: Body<Data = Bytes, Error = BoxError> + 'static,
 {
-    // How many fields a head has was judged before; a number given here costs a table on the heap for each head.
-    let mut connection = std::pin::pin!(
-        http1::Builder::new()
-            .max_buf_size(MAX_HEAD * 2)
-            .preserve_header_case(true)
-            .auto_date_header(false)
-            .header_read_timeout(None)
-            .serve_connection(TokioIo::new(io), service)
-            .with_upgrades()
-    );
+    let mut connection = Http1::new(io, service);
     loop {
         tokio::select! {
-            result = connection.as_mut() => return note_end(result),
+            () = poll_fn(|cx| connection.poll(cx)) => return,
             end = ending.next() => match end {
-                End::Finish => connection.as_mut().graceful_shutdown(),
+                End::Finish => connection.finish(),
                 End::AtOnce => return,
             }
         }

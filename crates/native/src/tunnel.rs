@@ -1,18 +1,17 @@
-//! A tunnel that was opened: reads its first bytes, and carries it as the journey says: bumped, passed through, or
+//! A tunnel that may be opened: reads its first bytes, and opens it as the journey says: bumped, passed through, or
 //! not at all. Nothing is dialled before those bytes were judged.
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::BytesMut;
 use outgate_journey::{
     denial::{Denial, DenyCode},
     destination::Destination,
-    gate::{ConnectionPass, TunnelOpening, TunnelTreatment, judge_opening, still_allowed},
+    gate::{TunnelOpening, TunnelTreatment, judge_opening},
     name::HostName,
     record::Entry,
 };
 use outgate_pki::PkiError;
-use outgate_plane::{Live, budget::Budget, clock::unix_now, trail::Trail};
+use outgate_plane::{clock::unix_now, trail::Trail};
 use outgate_wire::client_hello::{ClientHello, Opening, read_opening};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -26,45 +25,43 @@ use crate::{
     carrier::{Carrier, Carries},
     connect::{Admitted, GuestConnection},
     dial::dial,
+    opened::{Opened, Passing},
     pool::PoolKey,
     prefixed::Prefixed,
-    relay::Relay,
     server_tls::{LeafFault, Offer},
     shared::Shared,
     upstream,
 };
 
-/// Reads what the guest says first, and serves the tunnel accordingly.
-pub(crate) async fn carry(
+/// Reads what the guest says first, and opens the tunnel accordingly. `None`: it is over.
+pub(crate) async fn open(
     shared: &Arc<Shared>,
     mut guest: GuestConnection,
     admitted: Admitted,
     mut trail: Trail,
-) {
-    if let Some((upstream, peer)) = admitted.dialled {
+) -> Option<Opened> {
+    if admitted.dialled.is_some() {
         trail.note_treatment(TunnelTreatment::PassThrough);
-        trail.note_upstream(peer);
-        let (live, pass) = (&admitted.live, &admitted.pass);
-        return Box::pin(pass_through(shared, guest, upstream, live, pass, trail)).await;
+        return dial_and_pass(guest, admitted, trail).await;
     }
     let read = tokio::select! {
         read = read_hello(&mut guest, admitted.live.timeouts.handshake) => read,
         code = trail.session_ended() => Err(code.into()),
     };
     match read {
-        Ok(hello) => carry_opened(shared, guest, admitted, hello, trail).await,
+        Ok(hello) => open_after(shared, guest, admitted, hello, trail).await,
         Err(denial) => turn_away(guest, trail, &denial).await,
     }
 }
 
-/// Serves a tunnel whose first bytes were read: a ClientHello, or something else.
-pub(crate) async fn carry_opened(
+/// Opens a tunnel whose first bytes were read: a ClientHello, or something else.
+pub(crate) async fn open_after(
     shared: &Arc<Shared>,
     guest: GuestConnection,
     admitted: Admitted,
     hello: Option<ClientHello>,
     mut trail: Trail,
-) {
+) -> Option<Opened> {
     let opening = match &hello {
         Some(hello) => TunnelOpening::Tls {
             server_name: hello.server_name.as_deref(),
@@ -78,14 +75,11 @@ pub(crate) async fn carry_opened(
     };
     trail.note_treatment(treatment);
     match treatment {
-        // On the heap: what is bumped has no room for what is passed through.
-        TunnelTreatment::PassThrough => {
-            Box::pin(dial_and_pass(shared, guest, admitted, trail)).await;
-        }
+        TunnelTreatment::PassThrough => dial_and_pass(guest, admitted, trail).await,
         TunnelTreatment::Bump => {
-            bump(shared, guest, admitted, &hello.unwrap_or_default(), trail).await;
+            bump(shared, guest, admitted, &hello.unwrap_or_default(), trail).await
         }
-        TunnelTreatment::PlainHttp => serve_plain(shared, guest, admitted, trail).await,
+        TunnelTreatment::PlainHttp => Some(plain(shared, guest, admitted, trail)),
     }
 }
 
@@ -122,7 +116,11 @@ pub(crate) async fn read_hello(
 
 /// Ends a tunnel that has no HTTP answer any more: with a TLS alert (RFC 8446 section 6), so that the client says
 /// something better than "connection reset". The reason is in the record.
-pub(crate) async fn turn_away(mut guest: GuestConnection, mut trail: Trail, denial: &Denial) {
+pub(crate) async fn turn_away<T>(
+    mut guest: GuestConnection,
+    mut trail: Trail,
+    denial: &Denial,
+) -> Option<T> {
     const UNRECOGNIZED_NAME: u8 = 112;
     const ACCESS_DENIED: u8 = 49;
     const INTERNAL_ERROR: u8 = 80;
@@ -142,77 +140,48 @@ pub(crate) async fn turn_away(mut guest: GuestConnection, mut trail: Trail, deni
             .await;
     }
     let _ = guest.stream.shutdown().await;
+    None
 }
 
+/// Dials, unless that was done: a destination whose peer may speak first is dialled before the guest's hello is judged.
 async fn dial_and_pass(
-    shared: &Arc<Shared>,
     guest: GuestConnection,
-    admitted: Admitted,
+    mut admitted: Admitted,
     mut trail: Trail,
-) {
-    let (live, pass) = (&admitted.live, &admitted.pass);
-    // A destination whose peer may speak first was dialled before the guest's hello was judged.
-    let dialled = match admitted.dialled {
+) -> Option<Opened> {
+    let live = &admitted.live;
+    let dialled = match admitted.dialled.take() {
         Some(dialled) => Ok(dialled),
         None => dial(&admitted.resolved, &live.policy, live.timeouts.connect).await,
     };
     match dialled {
         Ok((upstream, peer)) => {
             trail.note_upstream(peer);
-            pass_through(shared, guest, upstream, live, pass, trail).await;
+            let passing = Passing {
+                guest,
+                upstream,
+                admitted,
+                trail,
+            };
+            Some(Opened::Passing(Box::new(passing)))
         }
         Err(denial) => turn_away(guest, trail, &denial).await,
     }
 }
 
-async fn pass_through(
-    shared: &Arc<Shared>,
-    guest: GuestConnection,
-    upstream: TcpStream,
-    live: &Live,
-    pass: &ConnectionPass,
-    trail: Trail,
-) {
-    let budget = pass
-        .session()
-        .and_then(|session| Budget::of(shared, live, session));
-    let GuestConnection {
-        stream, received, ..
-    } = guest;
-    let relay = Relay {
-        shared,
-        budget,
-        scrubber: None,
-        idle: live.timeouts.idle,
-    };
-    relay
-        .run_sockets(stream, received, upstream, trail, |live, peer| {
-            still_allowed(&live.policy, pass.allowed(), pass.session(), peer)
-        })
-        .await;
-}
-
-/// Terminates TLS with a leaf for the judged name, and serves the requests inside.
+/// Terminates TLS with a leaf for the judged name.
 async fn bump(
     shared: &Arc<Shared>,
     guest: GuestConnection,
     admitted: Admitted,
     hello: &ClientHello,
     trail: Trail,
-) {
+) -> Option<Opened> {
     let terminated = Box::pin(terminate(shared, guest, &admitted, hello, trail));
-    let Some((stream, arrival, trail)) = terminated.await else {
-        return;
-    };
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let (stream, arrival, trail) = terminated.await?;
     let destination = admitted.pass.allowed().destination().clone();
     let carrier = carrier(shared, arrival, admitted, destination, Entry::Bumped);
-    if is_http2 {
-        Box::pin(carrier.serve_http2(stream)).await;
-    } else {
-        carrier.serve_http1(stream, BytesMut::new()).await;
-    }
-    finish(trail);
+    Some(Opened::Bumped(carrier, stream, trail))
 }
 
 /// A guest's TLS that was terminated, where it came from, and its record. On the heap, as it is moved a few times on its
@@ -241,8 +210,7 @@ async fn terminate(
     let config = match config {
         Ok(config) => config,
         Err(denial) => {
-            turn_away(guest, trail, &denial).await;
-            return None;
+            return turn_away(guest, trail, &denial).await;
         }
     };
     let accepting = TlsAcceptor::from(config).accept(Prefixed::new(guest.stream, guest.received));
@@ -280,30 +248,11 @@ async fn leaf_for(
     })
 }
 
-async fn serve_plain(
-    shared: &Arc<Shared>,
-    guest: GuestConnection,
-    admitted: Admitted,
-    trail: Trail,
-) {
+fn plain(shared: &Arc<Shared>, guest: GuestConnection, admitted: Admitted, trail: Trail) -> Opened {
     let destination = admitted.pass.allowed().destination().in_clear();
-    let carrier = carrier(
-        shared,
-        guest.arrival,
-        admitted,
-        destination,
-        Entry::TunnelledPlain,
-    );
-    carrier.serve_http1(guest.stream, guest.received).await;
-    finish(trail);
-}
-
-/// The tunnel carried requests, which have records of their own; what cut it stands in its own.
-fn finish(mut trail: Trail) {
-    if let Some(code) = trail.session_over() {
-        trail.cut(code);
-    }
-    trail.complete();
+    let entry = Entry::TunnelledPlain;
+    let carrier = carrier(shared, guest.arrival, admitted, destination, entry);
+    Opened::Plain(carrier, guest.stream, guest.received, Some(trail))
 }
 
 fn carrier(

@@ -59,6 +59,9 @@ async fn what_a_session_has_open_is_cut_within_a_second_of_its_end() {
     assert_eq!(proxied.send(&req).await.answered().status, 200);
     idle.push(proxied);
 
+    // Until they are at rest.
+    tokio::time::sleep(SECOND * 3 / 2).await;
+
     let mark = world.mark();
     let mut raw_opaque = world.dial(ANYWHERE, opaque).await;
     let (mut peer, _) = upstream.accept().await.unwrap();
