@@ -28,7 +28,7 @@ use crate::{
 const BATCH_BYTES: usize = 1024 * 1024;
 /// For how long others are waited for that go with the first, while they come in crowds: a flush costs more than a
 /// hundred records.
-const GATHER: Duration = Duration::from_millis(5);
+const GATHER: Duration = Duration::from_millis(20);
 /// So many in one group commit are a crowd.
 const CROWD: u64 = 8;
 /// How far the head file may lag.
