@@ -10,6 +10,10 @@ mod destination;
 #[cfg(feature = "discovery")]
 mod discovery;
 mod envoy_log;
+#[cfg(feature = "questions")]
+mod evidence;
+#[cfg(feature = "discovery")]
+mod message;
 mod opening;
 mod question;
 mod request_head;
@@ -23,6 +27,10 @@ pub use destination::{absolute_form, connect};
 #[cfg(feature = "discovery")]
 pub use discovery::{delta_stream, world_stream};
 pub use envoy_log::envoy_log;
+#[cfg(feature = "questions")]
+pub use evidence::evidence;
+#[cfg(feature = "discovery")]
+pub use message::message;
 pub use opening::client_hello;
 pub use question::question;
 pub use request_head::http1_head;

@@ -58,3 +58,15 @@ fn world_secrets() {
 fn envoy_log() {
     bolero::check!().for_each(|input: &[u8]| outgate_fuzz::envoy_log(input));
 }
+
+#[cfg(feature = "discovery")]
+#[test]
+fn message() {
+    bolero::check!().for_each(|input: &[u8]| outgate_fuzz::message(input));
+}
+
+#[cfg(feature = "questions")]
+#[test]
+fn evidence() {
+    bolero::check!().for_each(|input: &[u8]| outgate_fuzz::evidence(input));
+}

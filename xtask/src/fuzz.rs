@@ -22,12 +22,14 @@ const TARGETS: [&str; 7] = [
     "envoy_log",
 ];
 
-/// Those of the feature `discovery`, which takes minutes more to build. Every test run has them, without the engine.
-const DISCOVERY: [&str; 4] = [
+/// Those of further features, which take minutes more to build. Every test run has them, without the engine.
+const DISCOVERY: [&str; 6] = [
     "delta_stream",
     "world_stream",
     "delta_secrets",
     "world_secrets",
+    "message",
+    "evidence",
 ];
 
 /// Switches bolero over to libFuzzer.

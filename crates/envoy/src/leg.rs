@@ -21,7 +21,7 @@ pub(crate) enum Leg {
 }
 
 impl Leg {
-    const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Connect,
         Self::Transparent,
         Self::Forward,

@@ -4,6 +4,8 @@
 
 pub mod control;
 pub mod entitled;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod leg;
 pub mod nodes;
 pub mod reasons;

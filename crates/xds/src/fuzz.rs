@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use prost::Message;
 
 pub use crate::client::fuzz::Wanting;
@@ -12,6 +13,7 @@ use crate::{
     Client,
     codec::Outgoing,
     delta::Delta,
+    door::bare::Coming,
     source::{Change, Lookup, Source},
     talk::{Asked, Host, Limits, Talk},
     world::World,
@@ -167,4 +169,17 @@ impl<T: Talk> Side for T {
     fn wake_at(&self, host: &Host, now: Instant) -> Option<Instant> {
         Talk::wake_at(self, host, now)
     }
+}
+
+/// What is read of the message of a call that comes in these pieces, or why it is refused.
+///
+/// # Errors
+/// As a client is told.
+pub fn message(pieces: &[&[u8]]) -> Result<Bytes, String> {
+    let mut coming = Coming::default();
+    let added = pieces
+        .iter()
+        .try_for_each(|piece| coming.add(Bytes::copy_from_slice(piece)));
+    let read = added.and_then(|()| coming.whole());
+    read.map_err(|status| status.message().to_owned())
 }

@@ -17,7 +17,8 @@ use outgate_plane::{answer::Challenge, trail::Trail};
 use outgate_xds::Call;
 use tonic::Status;
 
-pub(super) use self::message::{Answer, Attributes, HttpRequest, Peer, Question};
+pub(crate) use self::message::Question;
+pub(super) use self::message::{Answer, Attributes, HttpRequest, Peer};
 use self::{request::Permitted, tunnel::Opened};
 use super::{
     ControlPlane,

@@ -37,6 +37,8 @@ use self::{
 
 use crate::entitled::Entitled;
 
+#[cfg(feature = "fuzz")]
+pub(crate) use self::{authorize::Question, evidence::Evidence};
 pub use keys::{Keys, PATH as KEYS_PATH};
 pub use treatment::Treatment;
 

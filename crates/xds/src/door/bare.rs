@@ -141,34 +141,75 @@ async fn read_in_time(body: &mut RecvStream) -> Result<Bytes, Status> {
 
 /// The one message of a call, without its prefix.
 async fn read(body: &mut RecvStream) -> Result<Bytes, Status> {
-    let first = next(body).await?.unwrap_or_default();
-    // What is too long is refused by its first bytes.
-    whole_length(&first)?;
-    let mut whole = if body.is_end_stream() {
-        first
-    } else {
-        let mut whole = BytesMut::from(first);
-        while let Some(piece) = next(body).await? {
-            whole.extend_from_slice(&piece);
-            let length = whole_length(&whole)?;
-            if length.is_some_and(|length| whole.len() > length) {
-                break;
-            }
+    let mut coming = Coming::default();
+    while let Some(piece) = next(body).await? {
+        coming.add(piece)?;
+        if body.is_end_stream() {
+            break;
         }
-        whole.freeze()
-    };
-    match whole_length(&whole)? {
-        Some(length) if length == whole.len() => {}
-        Some(length) if length < whole.len() => {
-            return Err(Status::internal("more than one message"));
-        }
-        _ if whole.is_empty() => return Err(Status::internal("there is no message")),
-        _ => return Err(Status::internal("the message is cut off")),
     }
     // Nobody else is kept waiting for it.
-    let _ = body.flow_control().release_capacity(whole.len());
-    whole.advance(PREFIX);
-    Ok(whole)
+    let _ = body.flow_control().release_capacity(coming.length());
+    coming.whole()
+}
+
+/// A message that comes in pieces.
+#[derive(Default)]
+pub(crate) struct Coming {
+    /// Most come in one.
+    first: Bytes,
+    all: BytesMut,
+}
+
+impl Coming {
+    /// Takes a piece.
+    ///
+    /// # Errors
+    /// As soon as it cannot become one message that is taken here.
+    pub(crate) fn add(&mut self, piece: Bytes) -> Result<(), Status> {
+        if self.length() == 0 {
+            self.first = piece;
+        } else {
+            if self.all.is_empty() {
+                self.all = BytesMut::from(std::mem::take(&mut self.first));
+            }
+            self.all.extend_from_slice(&piece);
+        }
+        match whole_length(self.begun())? {
+            Some(length) if length < self.length() => {
+                Err(Status::internal("more than one message"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The message, without its prefix.
+    pub(crate) fn whole(self) -> Result<Bytes, Status> {
+        match whole_length(self.begun())? {
+            Some(length) if length == self.length() => {}
+            _ if self.length() == 0 => return Err(Status::internal("there is no message")),
+            _ => return Err(Status::internal("the message is cut off")),
+        }
+        let mut whole = if self.all.is_empty() {
+            self.first
+        } else {
+            self.all.freeze()
+        };
+        whole.advance(PREFIX);
+        Ok(whole)
+    }
+
+    fn begun(&self) -> &[u8] {
+        if self.all.is_empty() {
+            &self.first
+        } else {
+            &self.all
+        }
+    }
+
+    fn length(&self) -> usize {
+        self.begun().len()
+    }
 }
 
 async fn next(body: &mut RecvStream) -> Result<Option<Bytes>, Status> {
