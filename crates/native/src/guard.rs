@@ -456,7 +456,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        let this = self.get_mut();
+        // TLS says that it ends, which a guest may keep waiting like anything else.
+        let shut = Pin::new(&mut this.io).poll_shutdown(cx);
+        this.bounded(cx, shut)
     }
 }
 

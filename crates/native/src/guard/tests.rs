@@ -323,3 +323,43 @@ async fn a_guest_that_takes_nothing_ends_the_write() {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut, "queued: {queued}");
     }
 }
+
+/// As TLS over a socket whose other end reads nothing: what is written waits, the end as well.
+struct Full;
+
+impl AsyncRead for Full {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Full {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test]
+async fn the_end_waits_no_longer_for_a_guest_than_anything_else() {
+    let timeouts = GuardTimeouts {
+        idle: Duration::from_millis(50),
+        ..PATIENT
+    };
+    let state = GuardState::new("marker".to_owned());
+    let mut guarded = Guarded::new(Full, BytesMut::new(), state, timeouts);
+    let ended = timeout(Duration::from_secs(10), guarded.shutdown()).await;
+    let error = ended.expect("within the time").unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+}
