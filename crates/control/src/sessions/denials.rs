@@ -1,100 +1,85 @@
 //! The denylist's entries, to be asked at every request.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+mod packed;
+
+use std::{
+    hash::BuildHasher,
+    sync::{
+        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
+use foldhash::quality::RandomState;
 use outgate_journey::session::{SessionId, TokenClaims, TokenOrigin};
 use outgate_store::{DenyTarget, Steady, StoredDenial};
 
-use super::Map;
+use self::packed::{Key, Packed};
 
-#[derive(Default)]
+/// So that who asks seldom waits for who writes.
+const PARTS: usize = 16;
+
 pub(super) struct Denials {
-    sessions: Map<SessionId, StoredDenial>,
-    tokens: Map<Arc<str>, StoredDenial>,
-    subjects: Map<(Arc<str>, Arc<str>), StoredDenial>,
+    hasher: RandomState,
+    parts: [RwLock<Packed>; PARTS],
     /// Most of the time there is none, and then nothing is looked up.
     count: AtomicUsize,
+}
+
+impl Default for Denials {
+    fn default() -> Self {
+        let hasher = RandomState::default();
+        Self {
+            parts: std::array::from_fn(|_| RwLock::new(Packed::new(hasher.clone()))),
+            hasher,
+            count: AtomicUsize::new(0),
+        }
+    }
 }
 
 impl Denials {
     /// Whether an entry covers these claims. `now` is asked only where an entry may have lapsed.
     pub(super) fn refuse(&self, claims: &TokenClaims, now: impl Fn() -> Steady) -> bool {
-        if self.count.load(Ordering::Acquire) == 0 {
+        if self.is_empty() {
             return false;
         }
-        let is_in_force = |denial: &StoredDenial| denial.lapses.is_none_or(|lapses| now() < lapses);
-        let session = self.sessions.get(&claims.session);
-        if session.is_some_and(|denial| is_in_force(&denial)) {
-            return true;
-        }
-        let token = self.tokens.get(&*claims.token_id);
-        if token.is_some_and(|denial| is_in_force(&denial)) {
-            return true;
-        }
-        let TokenOrigin::External { issuer, subject } = &claims.origin else {
-            return false;
+        let is_refused = |key| {
+            let lapses = self.read(key).lapses(key);
+            lapses.is_some_and(|lapses| lapses.is_none_or(|lapses| now() < lapses))
         };
-        let key = (Arc::clone(issuer), Arc::clone(subject));
-        let subject = self.subjects.get(&key);
-        subject.is_some_and(|denial| is_in_force(&denial))
+        is_refused(Key::Session(claims.session.as_str()))
+            || is_refused(Key::Token(&claims.token_id))
+            || subject_of(&claims.origin).is_some_and(is_refused)
     }
 
     /// Whether an entry covers every token of a session.
     pub(super) fn covers(&self, session: &SessionId, origin: &TokenOrigin) -> bool {
-        self.sessions.contains_key(session)
-            || match origin {
-                TokenOrigin::Own => false,
-                TokenOrigin::External { issuer, subject } => self
-                    .subjects
-                    .contains_key(&(Arc::clone(issuer), Arc::clone(subject))),
-            }
+        self.contains(Key::Session(session.as_str()))
+            || subject_of(origin).is_some_and(|key| self.contains(key))
     }
 
     /// Whether an entry covers this token.
     pub(super) fn covers_token(&self, token_id: &str) -> bool {
-        self.tokens.contains_key(token_id)
+        self.contains(Key::Token(token_id))
     }
 
     pub(super) fn get(&self, target: &DenyTarget) -> Option<StoredDenial> {
-        match target {
-            DenyTarget::Session(id) => self.sessions.get(id).map(|denial| denial.clone()),
-            DenyTarget::Token(id) => self.tokens.get(id.as_str()).map(|denial| denial.clone()),
-            DenyTarget::Subject { issuer, subject } => {
-                let key = (issuer.as_str().into(), subject.as_str().into());
-                self.subjects.get(&key).map(|denial| denial.clone())
-            }
-        }
+        let key = target.into();
+        self.read(key).get(key)
     }
 
-    pub(super) fn put(&self, denial: StoredDenial) {
+    pub(super) fn put(&self, denial: &StoredDenial) {
         // Counted first: an entry that is not counted is not looked for.
         self.count.fetch_add(1, Ordering::Release);
-        let replaced = match denial.entry.target.clone() {
-            DenyTarget::Session(id) => self.sessions.insert(id, denial).is_some(),
-            DenyTarget::Token(id) => self.tokens.insert(id.into(), denial).is_some(),
-            DenyTarget::Subject { issuer, subject } => {
-                let key = (issuer.into(), subject.into());
-                self.subjects.insert(key, denial).is_some()
-            }
-        };
-        if replaced {
+        if self.write((&denial.entry.target).into()).put(denial) {
             self.count.fetch_sub(1, Ordering::Release);
         }
     }
 
     /// Whether there was one.
     pub(super) fn remove(&self, target: &DenyTarget) -> bool {
-        let removed = match target {
-            DenyTarget::Session(id) => self.sessions.remove(id).is_some(),
-            DenyTarget::Token(id) => self.tokens.remove(id.as_str()).is_some(),
-            DenyTarget::Subject { issuer, subject } => {
-                let key = (issuer.as_str().into(), subject.as_str().into());
-                self.subjects.remove(&key).is_some()
-            }
-        };
+        let key = target.into();
+        let removed = self.write(key).remove(key);
         if removed {
             self.count.fetch_sub(1, Ordering::Release);
         }
@@ -103,38 +88,63 @@ impl Denials {
 
     /// Every entry that has not lapsed.
     pub(super) fn in_force(&self, now: Steady) -> Vec<StoredDenial> {
-        let mut all = self.all();
-        all.retain(|denial| denial.lapses.is_none_or(|lapses| now < lapses));
-        all
+        let mut in_force = Vec::new();
+        for part in &self.parts {
+            let part = read(part);
+            in_force.extend(
+                part.all()
+                    .filter(|denial| denial.lapses.is_none_or(|lapses| now < lapses)),
+            );
+        }
+        in_force
     }
 
     /// Takes those out that have lapsed; whether there were any.
     pub(super) fn lapse(&self, now: Steady) -> bool {
-        if self.count.load(Ordering::Acquire) == 0 {
+        if self.is_empty() {
             return false;
         }
-        let lapsed = |denial: &StoredDenial| {
-            let is_over = denial.lapses.is_some_and(|lapses| lapses <= now);
-            is_over.then(|| denial.entry.target.clone())
-        };
-        let sessions = self.sessions.iter().filter_map(|denial| lapsed(&denial));
-        let tokens = self.tokens.iter().filter_map(|denial| lapsed(&denial));
-        let subjects = self.subjects.iter().filter_map(|denial| lapsed(&denial));
-        // All are found before the first is taken out: taking out waits for whoever goes through.
-        let over: Vec<_> = sessions.chain(tokens).chain(subjects).collect();
-        for target in &over {
-            self.remove(target);
-        }
-        !over.is_empty()
+        let lapsed = self.parts.iter().map(|part| write(part).lapse(now)).sum();
+        self.count.fetch_sub(lapsed, Ordering::Release);
+        lapsed > 0
     }
 
-    fn all(&self) -> Vec<StoredDenial> {
-        if self.count.load(Ordering::Acquire) == 0 {
-            return Vec::new();
-        }
-        let sessions = self.sessions.iter().map(|denial| denial.clone());
-        let tokens = self.tokens.iter().map(|denial| denial.clone());
-        let subjects = self.subjects.iter().map(|denial| denial.clone());
-        sessions.chain(tokens).chain(subjects).collect()
+    fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
     }
+
+    fn contains(&self, key: Key<'_>) -> bool {
+        !self.is_empty() && self.read(key).contains(key)
+    }
+
+    /// The part that an entry of this key is in. By other bits of its hash than those by which it is found there.
+    fn part(&self, key: Key<'_>) -> &RwLock<Packed> {
+        let hash = self.hasher.hash_one(key);
+        let [first, ..] = &self.parts;
+        let index = usize::from(hash.to_le_bytes()[3]) % PARTS;
+        self.parts.get(index).unwrap_or(first)
+    }
+
+    fn read(&self, key: Key<'_>) -> RwLockReadGuard<'_, Packed> {
+        read(self.part(key))
+    }
+
+    fn write(&self, key: Key<'_>) -> RwLockWriteGuard<'_, Packed> {
+        write(self.part(key))
+    }
+}
+
+fn subject_of(origin: &TokenOrigin) -> Option<Key<'_>> {
+    match origin {
+        TokenOrigin::Own => None,
+        TokenOrigin::External { issuer, subject } => Some(Key::Subject { issuer, subject }),
+    }
+}
+
+fn read(part: &RwLock<Packed>) -> RwLockReadGuard<'_, Packed> {
+    part.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(part: &RwLock<Packed>) -> RwLockWriteGuard<'_, Packed> {
+    part.write().unwrap_or_else(PoisonError::into_inner)
 }

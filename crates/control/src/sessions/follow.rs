@@ -52,7 +52,7 @@ impl Followed {
     fn new(snapshot: &DenylistSnapshot) -> Self {
         let denials = Denials::default();
         for entry in &snapshot.denied {
-            denials.put(StoredDenial {
+            denials.put(&StoredDenial {
                 entry: entry.clone(),
                 lapses: None,
             });

@@ -115,7 +115,7 @@ impl Sessions {
         };
         let answer = {
             let _one_order = lock(&self.edits);
-            self.denials.put(denial.clone());
+            self.denials.put(&denial);
             self.cut_denied(&entry.target);
             self.hand_in(Change::Deny(denial))
         };

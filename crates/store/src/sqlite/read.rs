@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use futures_util::TryStreamExt;
 use outgate_journey::{
     limit_text::LimitsText,
     policy::SessionLimits,
@@ -54,19 +55,21 @@ async fn rows<T>(
     query: &'static str,
     read: impl Fn(&SqliteRow) -> Result<T, Unreadable>,
 ) -> Result<Vec<T>, StoreError> {
-    let rows = sqlx::query(query)
-        .fetch_all(connection)
-        .await
-        .map_err(|error| fault(path, StoreFault::Unreadable, &error))?;
     let table = query.rsplit(' ').next().unwrap_or_default();
     let bad = |number: usize, column: Unreadable| {
         let detail = format!("table {table}, row {}: {column} cannot be read", number + 1);
         StoreError::new(StoreFault::Corrupt, path, detail)
     };
-    rows.iter()
-        .enumerate()
-        .map(|(number, row)| read(row).map_err(|column| bad(number, column)))
-        .collect()
+    // Row by row: of some tables there are a million.
+    let (mut stream, mut all) = (sqlx::query(query).fetch(connection), Vec::new());
+    while let Some(row) = stream
+        .try_next()
+        .await
+        .map_err(|error| fault(path, StoreFault::Unreadable, &error))?
+    {
+        all.push(read(&row).map_err(|column| bad(all.len(), column))?);
+    }
+    Ok(all)
 }
 
 fn session(row: &SqliteRow) -> Result<StoredSession, Unreadable> {

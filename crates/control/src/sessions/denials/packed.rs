@@ -1,0 +1,460 @@
+//! Entries of the denylist in as few bytes as they need, for lists of a million: each is a run of bytes in one buffer, and
+//! a table says where. An entry with the id of a session takes about 60 bytes with its share of both.
+
+use std::hash::BuildHasher;
+
+use foldhash::quality::RandomState;
+use hashbrown::HashTable;
+use outgate_journey::session::SessionId;
+use outgate_store::{DenyEntry, DenyTarget, Steady, StoredDenial};
+
+/// So many reasons and operators are kept once for all entries that have them.
+const MOST_WORDS: usize = 64;
+/// Under so many bytes nothing is made smaller.
+const LEAST: usize = 4096;
+
+/// What an entry is found by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Key<'a> {
+    Session(&'a str),
+    Token(&'a str),
+    Subject { issuer: &'a str, subject: &'a str },
+}
+
+impl<'a> From<&'a DenyTarget> for Key<'a> {
+    fn from(target: &'a DenyTarget) -> Self {
+        match target {
+            DenyTarget::Session(id) => Self::Session(id.as_str()),
+            DenyTarget::Token(id) => Self::Token(id),
+            DenyTarget::Subject { issuer, subject } => Self::Subject { issuer, subject },
+        }
+    }
+}
+
+impl Key<'_> {
+    fn to_target(self) -> Option<DenyTarget> {
+        Some(match self {
+            Self::Session(id) => DenyTarget::Session(SessionId::parse(id)?),
+            Self::Token(id) => DenyTarget::Token(id.to_owned()),
+            Self::Subject { issuer, subject } => DenyTarget::Subject {
+                issuer: issuer.to_owned(),
+                subject: subject.to_owned(),
+            },
+        })
+    }
+}
+
+/// Some entries.
+pub(super) struct Packed {
+    hasher: RandomState,
+    places: HashTable<usize>,
+    bytes: Vec<u8>,
+    /// How many of the bytes belong to no entry any more.
+    unused: usize,
+    words: Vec<Box<str>>,
+    /// No entry lapses before.
+    soonest: Option<Steady>,
+}
+
+impl Packed {
+    pub(super) fn new(hasher: RandomState) -> Self {
+        Self {
+            hasher,
+            places: HashTable::new(),
+            bytes: Vec::new(),
+            unused: 0,
+            words: Vec::new(),
+            soonest: None,
+        }
+    }
+
+    fn find(&self, key: Key<'_>) -> Option<Reader<'_>> {
+        let hash = self.hasher.hash_one(Some(key));
+        let is_it = |place: &usize| Reader::at(&self.bytes, *place).key() == Some(key);
+        let place = self.places.find(hash, is_it)?;
+        let mut reader = Reader::at(&self.bytes, *place);
+        reader.key()?;
+        Some(reader)
+    }
+
+    pub(super) fn contains(&self, key: Key<'_>) -> bool {
+        self.find(key).is_some()
+    }
+
+    /// When the entry of this key lapses; the outer `None`: there is no entry.
+    pub(super) fn lapses(&self, key: Key<'_>) -> Option<Option<Steady>> {
+        self.find(key).map(|mut reader| reader.lapses())
+    }
+
+    pub(super) fn get(&self, key: Key<'_>) -> Option<StoredDenial> {
+        self.find(key)?.rest(key, &self.words)
+    }
+
+    /// Whether it replaced one.
+    pub(super) fn put(&mut self, denial: &StoredDenial) -> bool {
+        let key = Key::from(&denial.entry.target);
+        let replaced = self.remove(key);
+        let place = self.bytes.len();
+        let mut writer = Writer(Vec::with_capacity(128));
+        writer.key(key);
+        writer.optional(denial.lapses.map(|lapses| lapses.0));
+        writer.number(denial.entry.at);
+        writer.optional(denial.entry.until);
+        for word in [&denial.entry.reason, &denial.entry.by] {
+            writer.word(word, &mut self.words);
+        }
+        let grown = place + writer.0.len();
+        if grown > self.bytes.capacity() {
+            // A little more than is needed: there may be a million.
+            self.bytes
+                .reserve_exact(writer.0.len() + LEAST + place / 16);
+        }
+        self.bytes.extend_from_slice(&writer.0);
+        let (hasher, bytes) = (&self.hasher, &self.bytes);
+        let hash_at = |place: &usize| hasher.hash_one(Reader::at(bytes, *place).key());
+        let hash = hasher.hash_one(Some(key));
+        self.places.insert_unique(hash, place, hash_at);
+        self.soonest = self.soonest.into_iter().chain(denial.lapses).min();
+        replaced
+    }
+
+    /// Whether there was one.
+    pub(super) fn remove(&mut self, key: Key<'_>) -> bool {
+        let hash = self.hasher.hash_one(Some(key));
+        let bytes = &self.bytes;
+        let is_it = |place: &usize| Reader::at(bytes, *place).key() == Some(key);
+        let Ok(found) = self.places.find_entry(hash, is_it) else {
+            return false;
+        };
+        let (place, _) = found.remove();
+        self.unused += Reader::at(&self.bytes, place).length();
+        if self.unused > LEAST && self.unused > self.bytes.len() / 2 {
+            self.shrink();
+        }
+        true
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = StoredDenial> {
+        self.places.iter().filter_map(|place| {
+            let mut reader = Reader::at(&self.bytes, *place);
+            let key = reader.key()?;
+            reader.rest(key, &self.words)
+        })
+    }
+
+    /// Takes those out that have lapsed; how many.
+    pub(super) fn lapse(&mut self, now: Steady) -> usize {
+        if self.soonest.is_none_or(|soonest| now < soonest) {
+            return 0;
+        }
+        let when = |place: &usize| {
+            let mut reader = Reader::at(&self.bytes, *place);
+            reader.key();
+            reader.lapses()
+        };
+        let over: Vec<_> = self
+            .places
+            .iter()
+            .filter(|place| when(place).is_some_and(|lapses| lapses <= now))
+            .filter_map(|place| Reader::at(&self.bytes, *place).key()?.to_target())
+            .collect();
+        for target in &over {
+            self.remove(target.into());
+        }
+        let bytes = &self.bytes;
+        let when = |place: &usize| {
+            let mut reader = Reader::at(bytes, *place);
+            reader.key();
+            reader.lapses()
+        };
+        self.soonest = self.places.iter().filter_map(when).min();
+        over.len()
+    }
+
+    /// Leaves out what belongs to no entry.
+    fn shrink(&mut self) {
+        let mut bytes = Vec::with_capacity(self.bytes.len().saturating_sub(self.unused));
+        for place in &mut self.places {
+            let run = Reader::at(&self.bytes, *place);
+            let length = run.length();
+            *place = bytes.len();
+            bytes.extend_from_slice(run.0.get(..length).unwrap_or_default());
+        }
+        self.bytes = bytes;
+        self.unused = 0;
+    }
+}
+
+/// Numbers are written seven bits a byte, the last one below 128; texts behind their length.
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn key(&mut self, key: Key<'_>) {
+        match key {
+            Key::Session(id) => self.number(0).text(id),
+            Key::Token(id) => self.number(1).text(id),
+            Key::Subject { issuer, subject } => self.number(2).text(issuer).text(subject),
+        };
+    }
+
+    fn number(&mut self, mut number: u64) -> &mut Self {
+        while number >= 128 {
+            self.0.push(number.to_le_bytes()[0] | 128);
+            number >>= 7;
+        }
+        self.0.push(number.to_le_bytes()[0]);
+        self
+    }
+
+    fn optional(&mut self, number: Option<u64>) {
+        match number {
+            Some(number) => self.number(1).number(number),
+            None => self.number(0),
+        };
+    }
+
+    fn text(&mut self, text: &str) -> &mut Self {
+        self.number(text.len() as u64);
+        self.0.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    /// The number of a word that is kept, from 1; or 0 and the word.
+    fn word(&mut self, word: &str, words: &mut Vec<Box<str>>) {
+        let known = words.iter().position(|known| **known == *word);
+        let known = known.or_else(|| {
+            (words.len() < MOST_WORDS).then(|| {
+                words.push(word.into());
+                words.len() - 1
+            })
+        });
+        match known {
+            Some(index) => self.number(index as u64 + 1),
+            None => self.number(0).text(word),
+        };
+    }
+}
+
+/// Reads what [`Writer`] wrote. Clone and read on to look ahead.
+#[derive(Clone, Copy)]
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn at(bytes: &'a [u8], place: usize) -> Self {
+        Self(bytes.get(place..).unwrap_or_default())
+    }
+
+    fn number(&mut self) -> u64 {
+        let (mut number, mut shift) = (0, 0);
+        while let Some((byte, rest)) = self.0.split_first() {
+            self.0 = rest;
+            number |= u64::from(byte & 127) << shift;
+            shift += 7;
+            if *byte < 128 {
+                break;
+            }
+        }
+        number
+    }
+
+    fn optional(&mut self) -> Option<u64> {
+        (self.number() == 1).then(|| self.number())
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        let length = usize::try_from(self.number()).ok()?;
+        let (text, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        std::str::from_utf8(text).ok()
+    }
+
+    fn word<'w>(&mut self, words: &'w [Box<str>]) -> Option<&'w str>
+    where
+        'a: 'w,
+    {
+        match usize::try_from(self.number()).ok()? {
+            0 => self.text(),
+            number => words.get(number - 1).map(|word| &**word),
+        }
+    }
+
+    fn key(&mut self) -> Option<Key<'a>> {
+        Some(match self.number() {
+            0 => Key::Session(self.text()?),
+            1 => Key::Token(self.text()?),
+            _ => Key::Subject {
+                issuer: self.text()?,
+                subject: self.text()?,
+            },
+        })
+    }
+
+    /// Behind the key.
+    fn lapses(&mut self) -> Option<Steady> {
+        self.optional().map(Steady)
+    }
+
+    fn rest(mut self, key: Key<'_>, words: &[Box<str>]) -> Option<StoredDenial> {
+        let lapses = self.lapses();
+        let (at, until) = (self.number(), self.optional());
+        Some(StoredDenial {
+            entry: DenyEntry {
+                target: key.to_target()?,
+                reason: self.word(words)?.to_owned(),
+                by: self.word(words)?.to_owned(),
+                at,
+                until,
+            },
+            lapses,
+        })
+    }
+
+    /// Of the whole entry, in bytes.
+    fn length(mut self) -> usize {
+        let whole = self.0.len();
+        self.key();
+        self.lapses();
+        self.number();
+        self.optional();
+        for _ in 0..2 {
+            if self.number() == 0 {
+                self.text();
+            }
+        }
+        whole - self.0.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn target() -> impl Strategy<Value = DenyTarget> {
+        prop_oneof![
+            "[a-c]{1,2}".prop_map(|id| DenyTarget::Session(SessionId::parse(&id).unwrap())),
+            "[a-cä]{0,2}".prop_map(DenyTarget::Token),
+            ("[ab]{0,1}", "[ab]{0,1}")
+                .prop_map(|(issuer, subject)| DenyTarget::Subject { issuer, subject }),
+        ]
+    }
+
+    fn denial() -> impl Strategy<Value = StoredDenial> {
+        let number = || prop_oneof![0..300u64, any::<u64>()];
+        let text = || prop_oneof!["[a-z]{0,1}", ".{0,200}"];
+        let lapses = prop::option::of(0..20u64);
+        (
+            target(),
+            text(),
+            text(),
+            number(),
+            prop::option::of(number()),
+            lapses,
+        )
+            .prop_map(|(target, reason, by, at, until, lapses)| StoredDenial {
+                entry: DenyEntry {
+                    target,
+                    reason,
+                    by,
+                    at,
+                    until,
+                },
+                lapses: lapses.map(Steady),
+            })
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Put(StoredDenial),
+        Remove(DenyTarget),
+        Lapse(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => denial().prop_map(Step::Put),
+            2 => target().prop_map(Step::Remove),
+            1 => (0..20u64).prop_map(Step::Lapse),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn it_holds_what_a_map_holds(steps in prop::collection::vec(step(), 0..200)) {
+            let (mut packed, mut map) = (Packed::new(RandomState::default()), HashMap::new());
+            for step in steps {
+                match step {
+                    Step::Put(denial) => {
+                        let before = map.insert(denial.entry.target.clone(), denial.clone());
+                        prop_assert_eq!(packed.put(&denial), before.is_some());
+                    }
+                    Step::Remove(target) => {
+                        prop_assert_eq!(packed.remove((&target).into()), map.remove(&target).is_some());
+                    }
+                    Step::Lapse(now) => {
+                        let before = map.len();
+                        map.retain(|_, it: &mut StoredDenial| it.lapses.is_none_or(|at| at > Steady(now)));
+                        prop_assert_eq!(packed.lapse(Steady(now)), before - map.len());
+                    }
+                }
+                prop_assert_eq!(packed.all().count(), map.len());
+            }
+            for denial in packed.all() {
+                let key = Key::from(&denial.entry.target);
+                prop_assert!(packed.contains(key));
+                prop_assert_eq!(packed.lapses(key), Some(denial.lapses));
+                let got = packed.get(key);
+                prop_assert_eq!(got.as_ref(), Some(&denial));
+                prop_assert_eq!(map.get(&denial.entry.target), Some(&denial));
+            }
+        }
+    }
+
+    #[test]
+    fn a_million_entries_take_less_than_64_mebibytes() {
+        let mut packed = Packed::new(RandomState::default());
+        // A sixteenth of them: as many as one part of the list holds then.
+        for number in 0..62_500 {
+            packed.put(&StoredDenial {
+                entry: DenyEntry {
+                    target: DenyTarget::Session(
+                        SessionId::parse(&format!("s_{number:026}")).unwrap(),
+                    ),
+                    reason: "its sandbox was lost".to_owned(),
+                    by: "ops".to_owned(),
+                    at: 1_800_000_000,
+                    until: None,
+                },
+                lapses: None,
+            });
+        }
+        let bytes = packed.bytes.capacity() + packed.places.allocation_size();
+        assert!(bytes * 16 <= 64 << 20, "{}", bytes * 16);
+    }
+
+    #[test]
+    fn what_was_taken_out_gives_its_room_back() {
+        let mut packed = Packed::new(RandomState::default());
+        let token = |number: u32| DenyTarget::Token(format!("{number:0100}"));
+        for number in 0..1000 {
+            packed.put(&StoredDenial {
+                entry: DenyEntry {
+                    target: token(number),
+                    reason: String::new(),
+                    by: String::new(),
+                    at: 0,
+                    until: None,
+                },
+                lapses: None,
+            });
+        }
+        for number in 0..999 {
+            assert!(packed.remove((&token(number)).into()));
+        }
+        assert!(packed.bytes.len() <= 2 * LEAST, "{}", packed.bytes.len());
+        assert!(packed.contains((&token(999)).into()));
+    }
+}
