@@ -108,7 +108,7 @@ pub struct Sessions {
     /// Counts the times the switch was put on, and keeps its changes in one order in memory and on disk.
     kills: Mutex<u64>,
     endings: Endings,
-    denials: Denials,
+    denials: Arc<Denials>,
     /// Keeps changes of the denylist and of limits in one order in memory and on disk. Never held across an await.
     edits: Mutex<()>,
     /// What the control plane says, on a gateway that follows one.
@@ -140,9 +140,13 @@ impl Sessions {
         rules: SessionRules,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, RegistryError> {
-        let remembered = store.load().await?;
+        let denials = Arc::<Denials>::default();
+        let told = Arc::clone(&denials);
+        let remembered = store
+            .load(Box::new(move |denial| told.put(&denial)))
+            .await?;
         let time = Timeline::new(clock, remembered.floor);
-        let sessions = Self::with(Some(store), rules, time);
+        let sessions = Self::with(Some(store), denials, rules, time);
         sessions.restore(remembered);
         Ok(sessions)
     }
@@ -151,10 +155,15 @@ impl Sessions {
     #[must_use]
     pub fn in_memory(clock: Arc<dyn Clock>) -> Self {
         let time = Timeline::new(clock, outgate_store::Steady::default());
-        Self::with(None, SessionRules::default(), time)
+        Self::with(None, Arc::default(), SessionRules::default(), time)
     }
 
-    fn with(store: Option<Arc<dyn SessionStore>>, rules: SessionRules, time: Timeline) -> Self {
+    fn with(
+        store: Option<Arc<dyn SessionStore>>,
+        denials: Arc<Denials>,
+        rules: SessionRules,
+        time: Timeline,
+    ) -> Self {
         Self {
             store,
             rules: ArcSwap::from_pointee(rules),
@@ -162,7 +171,7 @@ impl Sessions {
             kill: ArcSwapOption::empty(),
             kills: Mutex::default(),
             endings: Endings::default(),
-            denials: Denials::default(),
+            denials,
             edits: Mutex::default(),
             followed: ArcSwapOption::empty(),
             known: Map::default(),

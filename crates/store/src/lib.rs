@@ -23,13 +23,16 @@ pub use model::{
 pub use read_only::ReadOnlyStore;
 pub use sqlite::SqliteStore;
 
+/// Takes the entries of the denylist one by one, as they are read: of those there may be a million.
+pub type OnDenial = Box<dyn FnMut(StoredDenial) + Send>;
+
 /// A store of what the registry of sessions must not forget. One process at a time writes to it.
 pub trait SessionStore: Send + Sync {
-    /// Everything that is remembered.
+    /// Everything that is remembered; the denylist is told to `on_denial`, all of it before there is an answer.
     ///
     /// # Errors
-    /// [`StoreError`] if any part of it cannot be read: there is no partial answer.
-    fn load(&self) -> BoxFuture<'_, Result<Remembered, StoreError>>;
+    /// [`StoreError`] if any part of it cannot be read: there is no partial answer, and what was told is to be dropped.
+    fn load(&self, on_denial: OnDenial) -> BoxFuture<'_, Result<Remembered, StoreError>>;
 
     /// Makes one change, and notes that time had got as far as `now`. When the answer is `Ok`, it is on disk.
     ///
@@ -49,8 +52,8 @@ pub trait SessionStore: Send + Sync {
 }
 
 impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
-    fn load(&self) -> BoxFuture<'_, Result<Remembered, StoreError>> {
-        (**self).load()
+    fn load(&self, on_denial: OnDenial) -> BoxFuture<'_, Result<Remembered, StoreError>> {
+        (**self).load(on_denial)
     }
 
     fn commit(&self, change: Change, now: Steady) -> BoxFuture<'static, Result<(), StoreError>> {

@@ -129,7 +129,7 @@ pub struct Progress {
     pub expires: UnixSeconds,
 }
 
-/// Everything.
+/// Everything but the denylist.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Remembered {
     /// How far time had got.
@@ -138,8 +138,6 @@ pub struct Remembered {
     pub sessions: Vec<StoredSession>,
     /// What is over.
     pub endings: Vec<StoredEnding>,
-    /// The denylist.
-    pub denials: Vec<StoredDenial>,
     /// The kill switch, if it is on.
     pub kill: Option<KillSwitch>,
     /// Sessions that a tenant may have.

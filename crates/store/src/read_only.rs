@@ -5,26 +5,31 @@ use std::path::{Path, PathBuf};
 use futures_util::future::{BoxFuture, FutureExt, ready};
 use outgate_journey::session::UnixSeconds;
 
-use crate::{Change, Remembered, SessionStore, Steady, StoreError, StoreFault};
+use crate::{
+    Change, OnDenial, Remembered, SessionStore, Steady, StoreError, StoreFault, StoredDenial,
+};
 
 /// What a store held.
 #[derive(Debug)]
 pub struct ReadOnlyStore {
     path: PathBuf,
     remembered: Remembered,
+    denials: Vec<StoredDenial>,
 }
 
 impl ReadOnlyStore {
-    pub(crate) fn new(path: &Path, remembered: Remembered) -> Self {
+    pub(crate) fn new(path: &Path, remembered: Remembered, denials: Vec<StoredDenial>) -> Self {
         Self {
             path: path.to_owned(),
             remembered,
+            denials,
         }
     }
 }
 
 impl SessionStore for ReadOnlyStore {
-    fn load(&self) -> BoxFuture<'_, Result<Remembered, StoreError>> {
+    fn load(&self, on_denial: OnDenial) -> BoxFuture<'_, Result<Remembered, StoreError>> {
+        self.denials.iter().cloned().for_each(on_denial);
         ready(Ok(self.remembered.clone())).boxed()
     }
 

@@ -25,7 +25,7 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Change, ReadOnlyStore, Remembered, SessionStore, Steady, StoreError, StoreFault,
+    Change, OnDenial, ReadOnlyStore, Remembered, SessionStore, Steady, StoreError, StoreFault,
     sqlite::writer::{Commit, Job, Lanes},
 };
 
@@ -91,7 +91,7 @@ impl SqliteStore {
     /// As [`Self::open`].
     pub async fn open_read_only(path: &Path) -> Result<ReadOnlyStore, StoreError> {
         if !file::is_there(path)? {
-            return Ok(ReadOnlyStore::new(path, Remembered::default()));
+            return Ok(ReadOnlyStore::new(path, Remembered::default(), Vec::new()));
         }
         let options = file::options(path).read_only(true);
         let unreadable = |error| schema::fault(path, StoreFault::Unreadable, &error);
@@ -99,10 +99,12 @@ impl SqliteStore {
             .await
             .map_err(unreadable)?;
         schema::check(&mut connection, path).await?;
-        let remembered = read::everything(&mut connection, path).await?;
+        let mut denials = Vec::new();
+        let on_denial = |denial| denials.push(denial);
+        let remembered = read::everything(&mut connection, path, on_denial).await?;
         // Only reading was done: there is nothing that closing could lose.
         let _ = connection.close().await;
-        Ok(ReadOnlyStore::new(path, remembered))
+        Ok(ReadOnlyStore::new(path, remembered, denials))
     }
 
     fn closed(path: &Path) -> StoreError {
@@ -111,9 +113,9 @@ impl SqliteStore {
 }
 
 impl SessionStore for SqliteStore {
-    fn load(&self) -> BoxFuture<'_, Result<Remembered, StoreError>> {
+    fn load(&self, on_denial: OnDenial) -> BoxFuture<'_, Result<Remembered, StoreError>> {
         let (answer, answered) = oneshot::channel();
-        let sent = self.lanes.urgent.send(Job::Load(answer));
+        let sent = self.lanes.urgent.send(Job::Load(on_denial, answer));
         async move {
             sent.map_err(|_| Self::closed(&self.path))?;
             answered

@@ -15,9 +15,6 @@ use super::{
 impl Sessions {
     pub(super) fn restore(&self, remembered: Remembered) {
         self.kill.store(remembered.kill.map(Arc::new));
-        for denial in remembered.denials {
-            self.denials.put(&denial);
-        }
         for ending in remembered.endings {
             self.endings.add(ending);
         }

@@ -21,7 +21,7 @@ use outgate_journey::{
     record::{ActionRecord, AuditEvent, SessionRecord},
     session::{PolicyName, UnixSeconds},
 };
-use outgate_store::{Change, Remembered, Steady, StoreFault};
+use outgate_store::{Change, OnDenial, Remembered, Steady, StoreFault};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -123,7 +123,7 @@ pub(crate) struct FlakyStore {
 }
 
 impl SessionStore for FlakyStore {
-    fn load(&self) -> BoxFuture<'_, Result<Remembered, StoreError>> {
+    fn load(&self, _: OnDenial) -> BoxFuture<'_, Result<Remembered, StoreError>> {
         Box::pin(async { Ok(Remembered::default()) })
     }
 

@@ -18,7 +18,7 @@ use outgate_control::sessions::{
 use outgate_journey::session::{
     Denylist, SessionEnd, SessionId, Terms, TokenClaims, TokenOrigin, UnixSeconds,
 };
-use outgate_store::{Change, Remembered, Steady, StoreFault};
+use outgate_store::{Change, OnDenial, Remembered, Steady, StoreFault};
 
 pub(crate) const START: u64 = 1_800_000_000;
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
@@ -139,7 +139,7 @@ impl TestStore {
 }
 
 impl SessionStore for TestStore {
-    fn load(&self) -> BoxFuture<'_, Result<Remembered, StoreError>> {
+    fn load(&self, _: OnDenial) -> BoxFuture<'_, Result<Remembered, StoreError>> {
         ready(self.written(|_| Remembered::default())).boxed()
     }
 

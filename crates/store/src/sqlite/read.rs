@@ -32,18 +32,18 @@ pub(super) async fn floor(
 pub(super) async fn everything(
     connection: &mut SqliteConnection,
     path: &Path,
+    on_denial: impl FnMut(StoredDenial),
 ) -> Result<Remembered, StoreError> {
     let floor = floor(connection, path).await?;
     let sessions = rows(connection, path, "SELECT * FROM sessions", session).await?;
     let endings = rows(connection, path, "SELECT * FROM endings", ending).await?;
-    let denials = rows(connection, path, "SELECT * FROM denials", denial).await?;
+    each_row(connection, path, "SELECT * FROM denials", denial, on_denial).await?;
     let kill = rows(connection, path, "SELECT * FROM kill_switch", kill).await?;
     let quotas = rows(connection, path, "SELECT * FROM quotas", quota).await?;
     Ok(Remembered {
         floor,
         sessions,
         endings,
-        denials,
         kill: kill.into_iter().next(),
         quotas: quotas.into_iter().collect(),
     })
@@ -55,21 +55,33 @@ async fn rows<T>(
     query: &'static str,
     read: impl Fn(&SqliteRow) -> Result<T, Unreadable>,
 ) -> Result<Vec<T>, StoreError> {
+    let mut all = Vec::new();
+    each_row(connection, path, query, read, |row| all.push(row)).await?;
+    Ok(all)
+}
+
+async fn each_row<T>(
+    connection: &mut SqliteConnection,
+    path: &Path,
+    query: &'static str,
+    read: impl Fn(&SqliteRow) -> Result<T, Unreadable>,
+    mut take: impl FnMut(T),
+) -> Result<(), StoreError> {
     let table = query.rsplit(' ').next().unwrap_or_default();
     let bad = |number: usize, column: Unreadable| {
         let detail = format!("table {table}, row {}: {column} cannot be read", number + 1);
         StoreError::new(StoreFault::Corrupt, path, detail)
     };
-    // Row by row: of some tables there are a million.
-    let (mut stream, mut all) = (sqlx::query(query).fetch(connection), Vec::new());
+    let (mut stream, mut number) = (sqlx::query(query).fetch(connection), 0);
     while let Some(row) = stream
         .try_next()
         .await
         .map_err(|error| fault(path, StoreFault::Unreadable, &error))?
     {
-        all.push(read(&row).map_err(|column| bad(all.len(), column))?);
+        take(read(&row).map_err(|column| bad(number, column))?);
+        number += 1;
     }
-    Ok(all)
+    Ok(())
 }
 
 fn session(row: &SqliteRow) -> Result<StoredSession, Unreadable> {

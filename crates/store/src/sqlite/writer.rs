@@ -7,7 +7,7 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{file, file::FileId, read, schema, write};
-use crate::{Change, Remembered, Steady, StoreError, StoreFault};
+use crate::{Change, OnDenial, Remembered, Steady, StoreError, StoreFault};
 
 /// Rows of the ordinary lane that share a flush: all that an ending can have to wait for.
 const ORDINARY_BATCH: usize = 64;
@@ -24,7 +24,7 @@ pub(super) struct Commit {
 /// What the thread is asked for.
 pub(super) enum Job {
     Commit(Commit),
-    Load(oneshot::Sender<Result<Remembered, StoreError>>),
+    Load(OnDenial, oneshot::Sender<Result<Remembered, StoreError>>),
     /// Everything that came in before is finished first.
     Close(oneshot::Sender<()>),
 }
@@ -99,8 +99,8 @@ impl Writer<'_> {
                 None => self.next().await,
             };
             match next {
-                Some((Job::Load(answer), _)) => {
-                    let _ = answer.send(self.load().await);
+                Some((Job::Load(on_denial, answer), _)) => {
+                    let _ = answer.send(self.load(on_denial).await);
                 }
                 Some((Job::Close(done), _)) => {
                     // The lanes take nothing more; the loop ends when they are empty.
@@ -192,10 +192,10 @@ impl Writer<'_> {
         made
     }
 
-    async fn load(&mut self) -> Result<Remembered, StoreError> {
+    async fn load(&mut self, on_denial: OnDenial) -> Result<Remembered, StoreError> {
         let failed = |error| schema::fault(self.path, StoreFault::Unreadable, &error);
         let mut connection = self.connected().await.map_err(failed)?;
-        let all = read::everything(&mut connection, self.path).await;
+        let all = read::everything(&mut connection, self.path, on_denial).await;
         self.connection = Some(connection);
         all
     }

@@ -10,7 +10,7 @@ use outgate_journey::session::SessionEnd;
 use outgate_store::{Change, SessionStore, SqliteStore, StoreFault};
 use sqlx::{Connection, SqliteConnection};
 
-use crate::support::{Folder, commit, ending, remembered, session};
+use crate::support::{Folder, commit, ending, load, remembered, session};
 
 async fn change_by_hand(folder: &Folder, statement: &'static str) {
     let options = sqlx::sqlite::SqliteConnectOptions::new()
@@ -167,7 +167,7 @@ async fn one_value_that_cannot_be_read_spoils_the_whole_answer() {
         filled(&folder).await;
         change_by_hand(&folder, statement).await;
         let store = folder.open().await;
-        let error = store.load().await.unwrap_err();
+        let error = load(&store).await.unwrap_err();
         assert_eq!(error.code(), "store_corrupt", "{statement}");
         assert!(error.to_string().contains(column), "{error}");
         assert!(!error.to_string().contains("not an id"), "{error}");
@@ -265,7 +265,7 @@ async fn an_acknowledged_change_stands_in_the_file_itself() {
     fs::copy(folder.path(), copy.path()).unwrap();
     fs::set_permissions(copy.path(), fs::Permissions::from_mode(0o600)).unwrap();
     let again = copy.open().await;
-    assert_eq!(again.load().await.unwrap().endings.len(), 1);
+    assert_eq!(load(&again).await.unwrap().endings.len(), 1);
     again.close().await;
     store.close().await;
 }

@@ -5,7 +5,7 @@ use std::{env, fs, path::Path, process::Command};
 use outgate_journey::session::SessionEnd;
 use outgate_store::{Change, SessionStore, SqliteStore, StoreFault};
 
-use crate::support::{Folder, commit, ending, session};
+use crate::support::{Folder, commit, ending, load, session};
 
 /// Names the folder in the child, which is this test program itself, in a mount namespace of its own.
 const PLACE: &str = "OUTGATE_TEST_FULL_DISK";
@@ -43,7 +43,7 @@ async fn a_child_whose_disk_fills_up() {
         .unwrap();
     store.close().await;
     let again = SqliteStore::open_existing(&path).await.unwrap();
-    assert_eq!(again.load().await.unwrap().endings.len(), 1);
+    assert_eq!(load(&again).await.unwrap().endings.len(), 1);
 }
 
 #[tokio::test]

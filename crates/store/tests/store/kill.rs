@@ -11,7 +11,7 @@ use std::{
 use outgate_journey::session::SessionEnd;
 use outgate_store::{Change, SessionStore, SqliteStore};
 
-use crate::support::{Folder, NOW, ending, id, session};
+use crate::support::{Folder, NOW, ending, id, load, session};
 
 /// Names the store in the child, which is this test program itself.
 const PLACE: &str = "OUTGATE_TEST_STORE";
@@ -65,7 +65,7 @@ async fn every_ending_that_was_acknowledged_survives_a_kill() {
         assert_eq!(acknowledged.len() - before, kill_after);
 
         let store = folder.open().await;
-        let known = store.load().await.unwrap().endings;
+        let known = load(&store).await.unwrap().endings;
         for id in &acknowledged {
             assert!(
                 known.iter().any(|ending| ending.id == *id),

@@ -1,6 +1,11 @@
 //! Sessions, endings and entries to store.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    ops::Deref,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use outgate_journey::{
     policy::SessionLimits,
@@ -98,13 +103,36 @@ pub(crate) async fn commit(store: &impl SessionStore, change: Change) -> Result<
 }
 
 /// What is remembered, in an order that does not depend on the store.
-pub(crate) async fn remembered(store: &impl SessionStore) -> Remembered {
-    let mut all = store.load().await.unwrap();
+pub(crate) async fn remembered(store: &impl SessionStore) -> Everything {
+    let denials = Arc::<Mutex<Vec<_>>>::default();
+    let told = Arc::clone(&denials);
+    let on_denial = Box::new(move |denial| told.lock().unwrap().push(denial));
+    let mut all = store.load(on_denial).await.unwrap();
     all.sessions.sort_by(|a, b| a.id.cmp(&b.id));
     all.endings.sort_by(|a, b| a.id.cmp(&b.id));
-    all.denials
-        .sort_by(|a, b| a.entry.target.cmp(&b.entry.target));
-    all
+    let mut denials: Vec<StoredDenial> = std::mem::take(&mut denials.lock().unwrap());
+    denials.sort_by(|a, b| a.entry.target.cmp(&b.entry.target));
+    Everything { all, denials }
+}
+
+/// What is remembered, but for the denylist.
+pub(crate) async fn load(store: &impl SessionStore) -> Result<Remembered, StoreError> {
+    store.load(Box::new(|_| {})).await
+}
+
+/// What is remembered, and the denylist.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Everything {
+    all: Remembered,
+    pub(crate) denials: Vec<StoredDenial>,
+}
+
+impl Deref for Everything {
+    type Target = Remembered;
+
+    fn deref(&self) -> &Remembered {
+        &self.all
+    }
 }
 
 /// A folder with a store in it.
