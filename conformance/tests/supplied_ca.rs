@@ -304,7 +304,7 @@ async fn half_a_pair_changes_nothing_and_a_whole_one_is_taken() {
     load.end().await;
 }
 
-/// MUTATION: serve a leaf from the cache without a look at the clock.
+/// MUTATION, on the native plane: mint by a CA that is past its end.
 async fn a_ca_that_has_expired_signs_nothing_and_what_passes_through_goes_on() {
     const LIFE: u64 = 4;
     let top = root("the root");

@@ -27,8 +27,10 @@ const CUT: Duration = Duration::from_millis(1000);
 
 /// A filter whose server does not answer may let a request through.
 ///
-/// MUTATION: `failure_mode_allow: true` at ext_authz; `failure_mode_deny: false` at the rate limiter; `failure_mode_allow:
-/// true` at ext_proc.
+/// Each filter that fails open is stopped by the next one, and all of them together by the address to dial, which comes
+/// from ext_authz alone: the golden listeners hold each filter to its mode.
+///
+/// MUTATION: do not pause the control plane.
 async fn a_silent_control_plane_lets_nothing_through() {
     let mut world = World::hurried().await;
     let (_, token) = world.session();
@@ -110,8 +112,7 @@ async fn one_entry_of_the_denylist_cuts_every_kind_of_stream_within_a_second() {
 /// On a socket Envoy has no name; over TCP its certificate says who it is, which credentials it may have, and whether it
 /// may come in at all.
 ///
-/// MUTATION: let the door take every client of its CA, or `Entitled::may_have` everybody; read the door's certificate at the
-/// start alone.
+/// MUTATION: let the door take every client of its CA, or `Entitled::may_have` everybody.
 async fn envoy_comes_in_by_mutual_tls_and_is_cut_when_it_is_struck_from_the_list() {
     let ca = TestCa::new("the data planes' CA");
     let (ca_pem, server) = (ca.pem().to_owned(), ca.issue_pem(&["control.test"]));
@@ -133,6 +134,7 @@ async fn envoy_comes_in_by_mutual_tls_and_is_cut_when_it_is_struck_from_the_list
         for credential in config["credentials"].as_object_mut().unwrap().values_mut() {
             credential["planes"] = json!(["Envoy-1"]);
         }
+        config["credentials"]["k2"]["planes"] = json!(["envoy-2"]);
     })
     .await;
     let (_, token) = world.session();
@@ -143,6 +145,11 @@ async fn envoy_comes_in_by_mutual_tls_and_is_cut_when_it_is_struck_from_the_list
             .last()
             .mentions(outgate_conformance::K1)
     );
+    for way in Way::ALL {
+        let req = world.get(way, "b.test", "/").bearer(&token);
+        let outcome = within(15, "a refusal", world.guest().send(way, &req)).await;
+        assert!(!passed(&outcome), "{way:?}: {outcome:?}");
+    }
 
     // Both sides' certificates change, and everything connects anew.
     write_pair(world.folder.path(), "xds", &ca.issue_pem(&["control.test"]));
@@ -177,7 +184,7 @@ fn write_pair(folder: &Path, name: &str, (certificate, key): &(String, String)) 
     fs::write(folder.join(format!("{name}.key")), key).unwrap();
 }
 
-/// MUTATION: let the supervisor end with its Envoy, or wait for the drain of one that is dead.
+/// MUTATION: let the supervisor end with its Envoy.
 async fn a_killed_envoy_is_started_again_and_serves() {
     let mut world = World::new().await;
     let (_, token) = world.session();

@@ -64,8 +64,10 @@ async fn a_denied_address_among_allowed_ones_is_never_dialled() {
 
 /// A condition that cannot be evaluated does not match: a DENY rule would fail open.
 ///
-/// MUTATION: take the ALLOW backstop behind the DENY policies out of the RBAC filter, and let ext_authz allow what has
-/// no host.
+/// Several layers refuse each of these: with ext_authz allowing what it cannot read, the RBAC filters and the refusal without
+/// the limiter's answer taken out at once, it still went nowhere, as ext_authz tells the address to dial as well.
+///
+/// MUTATION: give one of the heads its tunnel's host.
 async fn a_request_that_a_condition_cannot_be_asked_about_goes_nowhere() {
     let world = World::new().await;
     let (_, token) = world.session();
@@ -155,8 +157,8 @@ async fn a_request_that_a_condition_cannot_be_asked_about_goes_nowhere() {
 
 /// A descriptor of which one entry is missing is left out in silence, and what has none is not counted.
 ///
-/// MUTATION: leave `request` (or `session`) out of what ext_authz tells: every request must then be refused; or take the
-/// refusal of requests without the limiter's answer out.
+/// MUTATION: leave `request` out of what ext_authz tells: every request must then be refused; or give it another key in the
+/// descriptor, and take the refusal of requests without the limiter's answer out.
 async fn no_request_escapes_its_count() {
     let world = World::configured(|config, _| {
         for host in ["optional.test", "a.test", "n.test"] {
@@ -257,7 +259,7 @@ async fn fields_of_our_own_that_a_guest_sends_change_nothing() {
 
 /// Envoy asks for a leaf by whatever name the guest says.
 ///
-/// MUTATION: let the door answer every name with a leaf; or look the server name up before it is compared with the
+/// MUTATION: let the door answer every name with a leaf, listed or not; or look the server name up before it is compared with the
 /// tunnel's host.
 async fn an_unlisted_server_name_gets_no_leaf_no_question_and_no_dial() {
     let world = World::new().await;
@@ -307,8 +309,7 @@ async fn an_unlisted_server_name_gets_no_leaf_no_question_and_no_dial() {
 
 /// CONNECT, server name and `Host` reach different filters, and each might be judged alone.
 ///
-/// MUTATION: compare `Host` with the server name only, or with the CONNECT's target only; render the upstream's name
-/// from `Host`.
+/// MUTATION: do not compare `Host` with the tunnel's host, or the server name with it.
 async fn three_names_on_one_connection_are_never_two_verdicts() {
     let world = World::new().await;
     let (_, token) = world.session();

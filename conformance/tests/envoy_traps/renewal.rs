@@ -28,8 +28,8 @@ outgate_conformance::scenarios! {
 
 /// Envoy keeps using a secret that was removed.
 ///
-/// MUTATION: answer a credential that has no value, or is not in the policy, by `removed_resources` instead of an empty
-/// secret.
+/// MUTATION: let the limiter's answer name a credential that has no value, and answer that one by `removed_resources`
+/// instead of an empty secret. Each alone goes unseen here: the other one holds.
 async fn a_credential_that_is_taken_back_is_attached_no_more() {
     const KEY: &str = "taken-back-4f9a8b7c6d5e";
     let mut world = World::configured(|config, places| {
@@ -189,7 +189,7 @@ async fn credentials_rotate_under_load_without_a_failed_request() {
     }
 }
 
-/// MUTATION: answer a change of policy by sending every leaf again under another key, or by removing them all.
+/// MUTATION: answer a change of policy by removing every leaf, and sending them again a moment later.
 async fn leaves_go_and_come_under_load_without_a_failed_handshake_elsewhere() {
     let mut world = World::new().await;
     let (_, token) = world.session();
@@ -224,9 +224,9 @@ async fn leaves_go_and_come_under_load_without_a_failed_handshake_elsewhere() {
     assert!(sent > 40, "a load of {sent} is none");
 }
 
-/// Envoy keeps a leaf until it is told otherwise.
+/// Envoy keeps a leaf until it is told otherwise; after a reconnect it asks anew, without saying which one it has.
 ///
-/// MUTATION: give a leaf's version by its name alone, so that one of another CA looks the same.
+/// MUTATION: leave the CA's folder where it is.
 async fn leaves_of_another_ca_replace_the_old_ones() {
     let mut world = World::new().await;
     let (_, token) = world.session();
@@ -267,7 +267,11 @@ async fn leaves_of_another_ca_replace_the_old_ones() {
 /// MUTATION: do not read the error of a discovery request; or send the next policy's routes only when the listeners
 /// were taken.
 async fn a_configuration_that_envoy_rejects_is_reported_and_the_last_good_one_stays() {
-    let mut world = World::new().await;
+    let mut world = World::configured(|config, _| {
+        let list = config["destinations"].as_array_mut().unwrap();
+        list.retain(|rule| rule["host"] != "b.test");
+    })
+    .await;
     let (_, token) = world.session();
     until_served(&world, &token, Duration::from_secs(5), "at first").await;
     let good = edge(&mut world).config().clone();
@@ -292,6 +296,9 @@ async fn a_configuration_that_envoy_rejects_is_reported_and_the_last_good_one_st
     .await;
     // It goes on taking what is good.
     let mut next = world.config.clone();
+    let mut added = destination(&mut next, "n.test").clone();
+    added["host"] = json!("b.test");
+    add_destination(&mut next, added);
     next["destinations"]
         .as_array_mut()
         .unwrap()
@@ -303,6 +310,14 @@ async fn a_configuration_that_envoy_rejects_is_reported_and_the_last_good_one_st
         assert!(
             begin.elapsed() < Duration::from_secs(5),
             "the next policy was not taken"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let req = world.get(Way::TunnelH1, "b.test", "/").bearer(&token);
+    while !passed(&world.guest().send(Way::TunnelH1, &req).await) {
+        assert!(
+            begin.elapsed() < Duration::from_secs(5),
+            "the next policy's routes were not taken"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
