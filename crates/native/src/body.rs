@@ -41,6 +41,17 @@ pin_project! {
         // Boxed, because the HTTP library moves request bodies; only uploads have one.
         cut: Option<(Pin<Box<WaitForCancellationFutureOwned>>, Arc<Activity>)>,
         trailers: TrailerRules,
+        upload: Option<Upload>,
+    }
+}
+
+/// Whether a request's body is on its way. The HTTP library drops a body that it has sent.
+#[derive(Clone)]
+pub(crate) struct Upload(Arc<()>);
+
+impl Upload {
+    pub(crate) fn is_over(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
     }
 }
 
@@ -73,13 +84,20 @@ impl RequestBody {
             let signal = activity.cut().clone().cancelled_owned();
             (Box::pin(signal), Arc::clone(activity))
         });
+        let upload = inner.is_some().then(|| Upload(Arc::default()));
         Self {
             inner,
             meter,
             budget,
             cut,
             trailers,
+            upload,
         }
+    }
+
+    /// To be asked by one only; `None` for a request without a body.
+    pub(crate) fn upload(&self) -> Option<Upload> {
+        self.upload.clone()
     }
 }
 
@@ -243,7 +261,12 @@ impl Body for UpstreamBody {
             let code = this.trail.as_ref().and_then(Trail::session_over);
             return cut_off(this.trail, code.unwrap_or(DenyCode::SessionRevoked));
         }
-        match this.inner.as_mut().poll_frame(cx) {
+        let mut inner = |cx: &mut Context<'_>| this.inner.as_mut().poll_frame(cx);
+        let polled = match this.connection.as_mut().map(|it| &mut it.sender) {
+            Some(Sender::Http1(connection)) => connection.poll(cx, inner),
+            _ => inner(cx),
+        };
+        match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 *this.armed = false;
                 this.active.note_progress();

@@ -11,11 +11,11 @@ use std::{
 };
 
 use foldhash::quality::RandomState;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use outgate_journey::{destination::Destination, session::SessionId};
 use tokio::sync::{Notify, futures::OwnedNotified};
 
-use crate::body::RequestBody;
+use crate::{body::RequestBody, upstream::Http1};
 
 /// How long an unused connection is kept.
 const KEEP_IDLE: Duration = Duration::from_secs(60);
@@ -38,7 +38,7 @@ pub(crate) struct PoolKey {
 /// A connection on which one request can be sent.
 pub(crate) enum Sender {
     /// HTTP/1.1: one request at a time.
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(Box<Http1>),
     /// HTTP/2: a handle to a shared connection.
     Http2(http2::SendRequest<RequestBody>),
 }
@@ -51,9 +51,21 @@ pub(crate) struct Connected {
     pub(crate) reused: bool,
 }
 
+struct Idle {
+    connection: Box<Http1>,
+    peer: SocketAddr,
+    since: Instant,
+}
+
+impl Idle {
+    fn is_of_use(&mut self) -> bool {
+        self.since.elapsed() < KEEP_IDLE && self.connection.is_free()
+    }
+}
+
 #[derive(Default)]
 struct Kept {
-    http1: Vec<(http1::SendRequest<RequestBody>, SocketAddr, Instant)>,
+    http1: Vec<Idle>,
     http2: Option<(http2::SendRequest<RequestBody>, SocketAddr, Instant)>,
     /// Somebody is dialling the shared connection; told when that is over.
     dialling: Option<Arc<Notify>>,
@@ -66,6 +78,12 @@ type Table = HashMap<PoolKey, Kept, RandomState>;
 #[derive(Default)]
 pub(crate) struct Pool {
     table: Mutex<Table>,
+}
+
+/// What there is for a key.
+enum Entry {
+    Idle(Idle),
+    Other(Found),
 }
 
 /// What a look-up found.
@@ -85,12 +103,30 @@ impl Pool {
 
     /// Takes a connection, or the turn to dial one.
     pub(crate) fn find(self: &Arc<Self>, key: &PoolKey) -> Found {
+        loop {
+            match self.look_up(key) {
+                Entry::Idle(mut idle) => {
+                    if idle.is_of_use() {
+                        return Found::Connection(Connected {
+                            sender: Sender::Http1(idle.connection),
+                            peer: idle.peer,
+                            reused: true,
+                        });
+                    }
+                    idle.connection.close();
+                }
+                Entry::Other(found) => return found,
+            }
+        }
+    }
+
+    fn look_up(self: &Arc<Self>, key: &PoolKey) -> Entry {
         let mut table = self.table();
         let no_turn = || {
-            Found::Dial(DialTurn {
+            Entry::Other(Found::Dial(DialTurn {
                 pool: Arc::clone(self),
                 key: None,
-            })
+            }))
         };
         let kept = match table.get_mut(key) {
             Some(kept) => kept,
@@ -101,36 +137,29 @@ impl Pool {
             if !sender.is_closed() {
                 *used = Instant::now();
                 let sender = Sender::Http2(sender.clone());
-                return Found::Connection(Connected {
+                return Entry::Other(Found::Connection(Connected {
                     sender,
                     peer: *peer,
                     reused: true,
-                });
+                }));
             }
             kept.http2 = None;
         }
-        while let Some((sender, peer, since)) = kept.http1.pop() {
-            if !sender.is_closed() && sender.is_ready() && since.elapsed() < KEEP_IDLE {
-                let sender = Sender::Http1(sender);
-                return Found::Connection(Connected {
-                    sender,
-                    peer,
-                    reused: true,
-                });
-            }
+        if let Some(idle) = kept.http1.pop() {
+            return Entry::Idle(idle);
         }
         if !key.http2 {
             return no_turn();
         }
         if let Some(dialling) = &kept.dialling {
             // Made under the lock: being told between here and the await is not missed.
-            return Found::Wait(Arc::clone(dialling).notified_owned());
+            return Entry::Other(Found::Wait(Arc::clone(dialling).notified_owned()));
         }
         kept.dialling = Some(Arc::new(Notify::new()));
-        Found::Dial(DialTurn {
+        Entry::Other(Found::Dial(DialTurn {
             pool: Arc::clone(self),
             key: Some(key.clone()),
-        })
+        }))
     }
 
     /// Shares an HTTP/2 connection.
@@ -144,45 +173,65 @@ impl Pool {
     }
 
     /// Gives back an HTTP/1.1 connection whose exchange is complete.
-    pub(crate) fn give_back(
-        &self,
-        key: PoolKey,
-        sender: http1::SendRequest<RequestBody>,
-        peer: SocketAddr,
-    ) {
-        if sender.is_closed() {
+    pub(crate) fn give_back(&self, key: PoolKey, mut connection: Box<Http1>, peer: SocketAddr) {
+        if !connection.is_free() {
+            connection.give_a_task();
+        }
+        if connection.is_closed() {
             return;
         }
+        let since = Instant::now();
         let mut table = self.table();
         let kept = table.entry(key).or_default();
-        if kept.http1.len() < MAX_IDLE_PER_KEY {
-            kept.http1.push((sender, peer, Instant::now()));
+        let too_many = if kept.http1.len() < MAX_IDLE_PER_KEY {
+            kept.http1.push(Idle {
+                connection,
+                peer,
+                since,
+            });
+            None
+        } else {
+            Some(connection)
+        };
+        drop(table);
+        if let Some(connection) = too_many {
+            connection.close();
         }
     }
 
     /// Drops every kept connection: the policy that they were vetted under is over.
     pub(crate) fn clear(&self) {
+        let mut over = Vec::new();
         self.table().retain(|_, kept| {
-            kept.http1.clear();
+            over.append(&mut kept.http1);
             kept.http2 = None;
             kept.dialling.is_some()
         });
+        close(over);
     }
 
     /// Drops what was not used for a while or belongs to a session that is over: run every few seconds.
     pub(crate) fn sweep(&self, is_over: impl Fn(&SessionId) -> bool) {
+        let mut over = Vec::new();
         self.table().retain(|key, kept| {
             if key.session.as_ref().is_some_and(&is_over) {
-                kept.http1.clear();
+                over.append(&mut kept.http1);
                 kept.http2 = None;
             }
-            kept.http1
-                .retain(|(sender, _, since)| !sender.is_closed() && since.elapsed() < KEEP_IDLE);
+            over.extend(kept.http1.extract_if(.., |idle| !idle.is_of_use()));
             // Streams that are still open hold handles of their own.
             kept.http2
                 .take_if(|(sender, _, used)| sender.is_closed() || used.elapsed() >= KEEP_IDLE);
             !kept.http1.is_empty() || kept.http2.is_some() || kept.dialling.is_some()
         });
+        close(over);
+    }
+}
+
+/// Not under the lock: it may take the system a while.
+fn close(over: Vec<Idle>) {
+    for idle in over {
+        idle.connection.close();
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use hyper::client::conn::{TrySendError, http1, http2};
+use futures_util::future::Either;
+use hyper::client::conn::{TrySendError, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use outgate_journey::{
     denial::{Denial, DenyCode},
@@ -12,7 +13,11 @@ use outgate_journey::{
     resolve::ResolvedDestination,
 };
 use outgate_plane::Live;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    runtime::Handle,
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     body::RequestBody,
@@ -21,8 +26,8 @@ use crate::{
     shared::Shared,
 };
 
-/// The largest answer head, in bytes.
-const MAX_ANSWER_HEAD: usize = 256 * 1024;
+mod http1;
+pub(crate) use http1::Http1;
 
 /// A connection for one request of `key`.
 ///
@@ -60,6 +65,7 @@ pub(crate) async fn open(
     key: &PoolKey,
 ) -> Result<Connected, Denial> {
     let destination = resolved.allowed().destination();
+    let killing = shared.killing.clone();
     let (stream, peer) = dial(resolved, &live.policy, live.timeouts.connect).await?;
     let broken = |error: hyper::Error| {
         Denial::new(DenyCode::UpstreamProtocol)
@@ -67,7 +73,7 @@ pub(crate) async fn open(
             .by(&resolved.allowed().rule().id)
     };
     let sender = if destination.transport() == Transport::Plain {
-        start_http1(shared, stream).await.map_err(broken)?
+        Sender::Http1(Http1::start(stream, killing).await.map_err(broken)?)
     } else {
         let config = if key.http2 {
             &live.upstream_tls.http2
@@ -87,7 +93,7 @@ pub(crate) async fn open(
             shared.pool.share(key, sender.clone(), peer);
             Sender::Http2(sender)
         } else {
-            start_http1(shared, stream).await.map_err(broken)?
+            Sender::Http1(Http1::start(stream, killing).await.map_err(broken)?)
         }
     };
     Ok(Connected {
@@ -95,19 +101,6 @@ pub(crate) async fn open(
         peer,
         reused: false,
     })
-}
-
-async fn start_http1<T>(shared: &Arc<Shared>, io: T) -> hyper::Result<Sender>
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) = http1::Builder::new()
-        .preserve_header_case(true)
-        .max_buf_size(MAX_ANSWER_HEAD)
-        .handshake(TokioIo::new(io))
-        .await?;
-    drive(shared, connection.with_upgrades());
-    Ok(Sender::Http1(sender))
 }
 
 async fn start_http2<T>(
@@ -126,33 +119,47 @@ where
         .max_header_list_size(64 * 1024)
         .handshake(TokioIo::new(io))
         .await?;
-    drive(shared, connection);
+    run(shared.killing.clone(), connection);
     Ok(sender)
 }
 
 /// Runs a connection in the background until it ends or the gateway's grace period is over.
-fn drive(shared: &Shared, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
-    let killing = shared.killing.clone();
-    tokio::spawn(async move {
+fn run(
+    killing: CancellationToken,
+    connection: impl Future<Output = hyper::Result<()>> + Send + 'static,
+) {
+    // Without a runtime there is nobody who waits for it.
+    let Ok(runtime) = Handle::try_current() else {
+        return;
+    };
+    runtime.spawn(async move {
         tokio::select! {
-            result = connection => if let Err(error) = result {
-                tracing::debug!(%error, "upstream connection ended");
-            },
+            result = connection => note_end(result),
             () = killing.cancelled() => {}
         }
     });
 }
 
+fn note_end(result: hyper::Result<()>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "upstream connection ended");
+    }
+}
+
 impl Sender {
-    /// Sends one request.
-    pub(crate) async fn send(
+    /// Sends one request. No async function: its future would keep room for the request beside what sends it.
+    pub(crate) fn send(
         &mut self,
         request: http::Request<RequestBody>,
-    ) -> Result<http::Response<hyper::body::Incoming>, TrySendError<http::Request<RequestBody>>>
-    {
+    ) -> impl Future<
+        Output = Result<
+            http::Response<hyper::body::Incoming>,
+            TrySendError<http::Request<RequestBody>>,
+        >,
+    > {
         match self {
-            Self::Http1(sender) => sender.try_send_request(request).await,
-            Self::Http2(sender) => sender.try_send_request(request).await,
+            Self::Http1(connection) => Either::Left(connection.send(request)),
+            Self::Http2(sender) => Either::Right(sender.try_send_request(request)),
         }
     }
 }
