@@ -191,11 +191,13 @@ class Site:
             session.trust_env = False
             return session.request(method, self.url + path, headers=headers, verify=str(self.ca), timeout=20, **more)
 
+    def trail(self) -> list[dict]:
+        """All records, as they are in the trail."""
+        return [json.loads(line)["record"] for line in self.told("audit", "show", "--json").splitlines()]
+
     def records(self, operation: str) -> list[dict]:
-        """The records of an operation, as they are in the trail."""
-        lines = self.told("audit", "show", "--json").splitlines()
-        records = [json.loads(line)["record"] for line in lines]
-        return [record for record in records if record.get("api", {}).get("operation") == operation]
+        """The records of an operation."""
+        return [record for record in self.trail() if record.get("api", {}).get("operation") == operation]
 
     # The guests' side
 

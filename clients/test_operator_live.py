@@ -29,9 +29,7 @@ def site(tmp_path, services):
 
 
 def anomalies(site) -> list[dict]:
-    lines = site.told("audit", "show", "--json").splitlines()
-    records = [json.loads(line)["record"] for line in lines]
-    return [record for record in records if record["class_uid"] == 2004]
+    return [record for record in site.trail() if record["class_uid"] == 2004]
 
 
 def test_the_tripwire_ends_who_overruns_it_and_nobody_else(site):
@@ -164,8 +162,7 @@ def test_no_guest_gets_to_the_operators_door(site):
         raw.close()
 
     def codes():
-        lines = [json.loads(line)["record"] for line in site.told("audit", "show", "--json").splitlines()]
-        return [record["status_code"] for record in lines if "status_code" in record]
+        return [record["status_code"] for record in site.trail() if "status_code" in record]
 
     # Refusals are on record a moment after they were told.
     until(lambda: codes() == ["address_denied", "destination_not_allowed", "ip_literal"])
