@@ -259,8 +259,8 @@ async fn fields_of_our_own_that_a_guest_sends_change_nothing() {
 
 /// Envoy asks for a leaf by whatever name the guest says.
 ///
-/// MUTATION: let the door answer every name with a leaf, listed or not; or look the server name up before it is compared with the
-/// tunnel's host.
+/// MUTATION: let the door answer every name with a leaf, listed or not; or look the server name up before it is compared
+/// with the tunnel's host.
 async fn an_unlisted_server_name_gets_no_leaf_no_question_and_no_dial() {
     let world = World::new().await;
     let (_, token) = world.session();

@@ -1,7 +1,7 @@
 //! Upstream connections that are kept for reuse. A connection belongs to one session and one destination: it never
 //! carries another session's request, so neither a credential nor a confused upstream can cross sessions.
 //!
-//! The table is locked for look-ups only, never across an await.
+//! The table is locked for look-ups, and for the look at what is idle every few seconds; never across an await.
 
 use std::{
     collections::HashMap,
@@ -180,23 +180,19 @@ impl Pool {
         if connection.is_closed() {
             return;
         }
-        let since = Instant::now();
         let mut table = self.table();
         let kept = table.entry(key).or_default();
-        let too_many = if kept.http1.len() < MAX_IDLE_PER_KEY {
+        if kept.http1.len() < MAX_IDLE_PER_KEY {
+            let since = Instant::now();
             kept.http1.push(Idle {
                 connection,
                 peer,
                 since,
             });
-            None
-        } else {
-            Some(connection)
-        };
-        drop(table);
-        if let Some(connection) = too_many {
-            connection.close();
+            return;
         }
+        drop(table);
+        connection.close();
     }
 
     /// Drops every kept connection: the policy that they were vetted under is over.

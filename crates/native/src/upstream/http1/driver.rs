@@ -46,15 +46,16 @@ impl Driver {
         cx: &mut Context<'_>,
         mut what: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
+        if self.connection.is_none() {
+            return what(cx);
+        }
         // Nothing comes but by the connection, and that is driven here.
         let mut untold = Context::from_waker(Waker::noop());
         let _own = Own::of(&self.turns);
-        if self.connection.is_some() {
-            if let ready @ Poll::Ready(_) = what(&mut untold) {
-                return ready;
-            }
-            self.turns.task.register(cx.waker());
+        if let ready @ Poll::Ready(_) = what(&mut untold) {
+            return ready;
         }
+        self.turns.task.register(cx.waker());
         for _ in 0..MOST_TURNS {
             self.turns.again.store(false, Ordering::Relaxed);
             self.drive();
@@ -168,6 +169,18 @@ mod tests {
         }
     }
 
+    impl Woken {
+        /// Counts how often its waker is used.
+        fn new() -> (Arc<Self>, Waker) {
+            let woken = Arc::<Self>::default();
+            (Arc::clone(&woken), woken.into())
+        }
+
+        fn times(&self) -> usize {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
+
     /// A connection that takes a step at each turn and asks for the next one; and how many it took.
     fn restless() -> (Driver, Arc<AtomicUsize>) {
         let steps = Arc::<AtomicUsize>::default();
@@ -184,26 +197,24 @@ mod tests {
     #[test]
     fn what_moves_during_a_poll_has_its_turns_at_once_and_wakes_nobody() {
         let (mut driver, steps) = restless();
-        let woken = Arc::<Woken>::default();
-        let waker = Arc::clone(&woken).into();
+        let (woken, waker) = Woken::new();
         let mut cx = Context::from_waker(&waker);
         let third = |_: &mut Context<'_>| match steps.load(Ordering::SeqCst) {
             3 => Poll::Ready(()),
             _ => Poll::Pending,
         };
         assert!(driver.poll(&mut cx, third).is_ready());
-        assert_eq!(woken.0.load(Ordering::SeqCst), 0);
+        assert_eq!(woken.times(), 0);
     }
 
     #[test]
     fn what_moves_without_end_comes_to_its_end_and_asks_for_another_poll() {
         let (mut driver, steps) = restless();
-        let woken = Arc::<Woken>::default();
-        let waker = Arc::clone(&woken).into();
+        let (woken, waker) = Woken::new();
         let mut cx = Context::from_waker(&waker);
         assert!(driver.poll(&mut cx, |_| Poll::<()>::Pending).is_pending());
         assert_eq!(steps.load(Ordering::SeqCst), MOST_TURNS);
-        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+        assert_eq!(woken.times(), 1);
     }
 
     #[test]
@@ -215,17 +226,16 @@ mod tests {
             Poll::Pending
         });
         let mut driver = Driver::new(Box::pin(connection), CancellationToken::new());
-        let woken = Arc::<Woken>::default();
-        let waker = Arc::clone(&woken).into();
+        let (woken, waker) = Woken::new();
         let mut cx = Context::from_waker(&waker);
         for times in 1..3 {
             assert!(driver.poll(&mut cx, |_| Poll::<()>::Pending).is_pending());
             kept.lock().unwrap().as_ref().unwrap().wake_by_ref();
-            assert_eq!(woken.0.load(Ordering::SeqCst), times);
+            assert_eq!(woken.times(), times);
         }
         driver.look();
         kept.lock().unwrap().as_ref().unwrap().wake_by_ref();
-        assert_eq!(woken.0.load(Ordering::SeqCst), 2);
+        assert_eq!(woken.times(), 2);
         assert_eq!(Arc::strong_count(&woken), 2, "a task is kept by nobody");
     }
 
