@@ -4,6 +4,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use bytes::BytesMut;
 use outgate_journey::{
     denial::{Denial, DenyCode},
     policy::Policy,
@@ -13,6 +14,8 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::ahead::ReadAhead;
 
 /// Opens a TCP connection to the first address that answers.
 ///
@@ -73,7 +76,7 @@ pub(crate) async fn start_tls(
     resolved: &ResolvedDestination,
     config: &Arc<ClientConfig>,
     timeout: Duration,
-) -> Result<TlsStream<TcpStream>, Denial> {
+) -> Result<TlsStream<ReadAhead<TcpStream>>, Denial> {
     let rule = &resolved.allowed().rule().id;
     let host = resolved.allowed().destination().host();
     let name = ServerName::try_from(host.as_str().to_owned()).map_err(|_| {
@@ -81,7 +84,8 @@ pub(crate) async fn start_tls(
             .because("not a TLS name")
             .by(rule)
     })?;
-    let handshake = TlsConnector::from(Arc::clone(config)).connect(name, stream);
+    let handshake = TlsConnector::from(Arc::clone(config))
+        .connect(name, ReadAhead::new(stream, BytesMut::new()));
     match tokio::time::timeout(timeout, handshake).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(Denial::new(tls_code(&error))

@@ -4,6 +4,7 @@
 //! through goes to [`forward`] and [`relay`]. What other planes need as well, the record of an exchange and the answer to
 //! a refused one among it, is in `outgate_plane`.
 
+mod ahead;
 pub mod answer;
 pub mod arrival;
 mod body;
@@ -24,7 +25,6 @@ pub mod names;
 mod opened;
 mod outgoing;
 mod pool;
-mod prefixed;
 mod relay;
 mod sds;
 pub mod server;

@@ -11,7 +11,7 @@ use std::{
 use outgate_wire::http2::FrameMeter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::prefixed::write_through;
+use crate::ahead::write_through;
 
 const WINDOW: Duration = Duration::from_secs(10);
 

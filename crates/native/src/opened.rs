@@ -10,9 +10,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::{
+    ahead::ReadAhead,
     carrier::Carrier,
     connect::{Admitted, GuestConnection},
-    prefixed::Prefixed,
     relay::Relay,
     shared::Shared,
 };
@@ -20,7 +20,7 @@ use crate::{
 /// A connection that was judged and opened. A tunnel's record comes along; those of its requests are their own.
 pub(crate) enum Opened {
     /// HTTP in TLS that was terminated.
-    Bumped(Arc<Carrier>, Box<TlsStream<Prefixed<TcpStream>>>, Trail),
+    Bumped(Arc<Carrier>, Box<TlsStream<ReadAhead<TcpStream>>>, Trail),
     /// HTTP in clear, of which so much was read.
     Plain(Arc<Carrier>, TcpStream, BytesMut, Option<Trail>),
     /// Bytes.

@@ -21,13 +21,13 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 
 use crate::{
+    ahead::ReadAhead,
     arrival::Arrival,
     carrier::{Carrier, Carries},
     connect::{Admitted, GuestConnection},
     dial::dial,
     opened::{Opened, Passing},
     pool::PoolKey,
-    prefixed::Prefixed,
     server_tls::{LeafFault, Offer},
     shared::Shared,
     upstream,
@@ -186,7 +186,7 @@ async fn bump(
 
 /// A guest's TLS that was terminated, where it came from, and its record. On the heap, as it is moved a few times on its
 /// way, and whoever carries it has room for each of them.
-type Terminated = (Box<TlsStream<Prefixed<TcpStream>>>, Arrival, Trail);
+type Terminated = (Box<TlsStream<ReadAhead<TcpStream>>>, Arrival, Trail);
 
 /// The handshake with the guest. `None`: there is none, and the record says why.
 async fn terminate(
@@ -213,7 +213,7 @@ async fn terminate(
             return turn_away(guest, trail, &denial).await;
         }
     };
-    let accepting = TlsAcceptor::from(config).accept(Prefixed::new(guest.stream, guest.received));
+    let accepting = TlsAcceptor::from(config).accept(ReadAhead::new(guest.stream, guest.received));
     let denial = tokio::select! {
         accepted = tokio::time::timeout_at(until, accepting) => match accepted {
             Ok(Ok(stream)) => return Some((Box::new(stream), guest.arrival, trail)),
