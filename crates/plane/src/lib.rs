@@ -11,6 +11,7 @@ pub mod counts;
 pub mod limits;
 pub mod resolver;
 pub mod tls_provider;
+mod tls_records;
 pub mod tokens;
 pub mod trail;
 pub mod tripwire;

@@ -2,10 +2,15 @@
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
+use crate::tls_records::with_own_records;
+
 /// The provider for what guests and upstreams speak. With SHA-256 in hardware, `TLS_AES_128_GCM_SHA256` comes first
 /// (RFC 8446 appendix B.4): SHA-384 is in software on most processors, and a quarter of a handshake.
 pub fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
+    for suite in &mut provider.cipher_suites {
+        *suite = with_own_records(*suite);
+    }
     if hashes_in_hardware() {
         let suites = &mut provider.cipher_suites;
         // Stable: within TLS 1.3 and TLS 1.2 the others stay as they are.
@@ -46,5 +51,17 @@ mod tests {
             theirs.insert(0, ours[0]);
         }
         assert_eq!(ours, theirs);
+    }
+
+    #[test]
+    fn records_of_tls_13_are_protected_here() {
+        let offered = provider().cipher_suites;
+        let own: Vec<_> = offered.iter().filter_map(|suite| suite.tls13()).collect();
+        assert_eq!(own.len(), 3);
+        for suite in own {
+            let is_aes = suite.common.suite != CipherSuite::TLS13_CHACHA20_POLY1305_SHA256;
+            // Suites are told apart by this alone: ours are not for QUIC.
+            assert_eq!(suite.quic.is_none(), is_aes, "{suite:?}");
+        }
     }
 }
