@@ -1,4 +1,4 @@
-"""Adds the field that the origin has to see: FIELD and VALUE of the environment."""
+"""Adds the field that the origin has to see, FIELD and VALUE of the environment, and holds no answer back."""
 
 import os
 
@@ -9,6 +9,9 @@ class Inject:
 
     def requestheaders(self, flow):
         flow.request.headers[self.field] = self.value
+
+    def responseheaders(self, flow):
+        flow.response.stream = True
 
 
 addons = [Inject()]
