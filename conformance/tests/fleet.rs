@@ -3,13 +3,14 @@
 
 use std::{
     fs,
-    net::TcpListener,
     path::Path,
     time::{Duration, Instant},
 };
 
 use outgate_conformance::{K1, Outcome, TestCa, Way, World, within};
-use outgate_testkit::{Gateway, GatewayOptions, Guest, certs::roots_from_pem, eventually};
+use outgate_testkit::{
+    Gateway, GatewayOptions, Guest, certs::roots_from_pem, eventually, free_port,
+};
 use serde_json::{Value, json};
 
 outgate_conformance::scenarios! {
@@ -27,13 +28,6 @@ struct Fleet {
     world: World,
     follower: Option<Gateway>,
     config: Value,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|socket| socket.local_addr())
-        .expect("a port")
-        .port()
 }
 
 fn write(folder: &Path, name: &str, (certificate, key): (String, String)) {

@@ -1,4 +1,4 @@
-//! What can be judged without running the gateway's tests: formatting, lints, dependencies, the schema.
+//! What can be judged without running the gateway's tests: formatting, lints, dependencies.
 
 use std::{fs, path::PathBuf};
 
@@ -43,7 +43,6 @@ pub(crate) fn run(places: &Places, steps: &mut Steps) {
              (`cargo deny fetch` makes one where its host can be reached)",
         ),
     }
-    steps.step("schema", || schema(places));
 }
 
 fn cargo(places: &Places, minutes: u64, arguments: &[&str]) -> Result<(), String> {
@@ -70,27 +69,4 @@ fn advisory_database() -> Option<PathBuf> {
         .flatten()
         .map(|entry| entry.path())
         .find(|path| path.join(".git").is_dir())
-}
-
-/// The checked-in schema is what the binary prints.
-fn schema(places: &Places) -> Result<(), String> {
-    cargo(
-        places,
-        25,
-        &[
-            "build",
-            "--locked",
-            "--quiet",
-            "--workspace",
-            "--bins",
-            "--tests",
-        ],
-    )?;
-    let printed = Task::new(places.gateway(), 1).args(["schema"]).output()?;
-    let file = places.root.join("schema/outgate.schema.json");
-    let kept = fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-    if printed == kept {
-        return Ok(());
-    }
-    Err("schema/outgate.schema.json differs from `outgate schema`: write it with `cargo run -q -- schema > schema/outgate.schema.json`".to_owned())
 }

@@ -32,6 +32,9 @@ const DISCOVERY: [&str; 6] = [
     "evidence",
 ];
 
+/// How long each target runs among all tests.
+const SMOKE_SECONDS: u32 = 5;
+
 /// Switches bolero over to libFuzzer.
 const ENGINE: &str = "--cfg fuzzing --cfg fuzzing_libfuzzer";
 
@@ -85,24 +88,22 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Every target that is soon built, for `seconds`.
-    pub(crate) fn smoke(seconds: u32) -> Self {
-        Self {
-            seconds,
-            targets: TARGETS.to_vec(),
-        }
-    }
-
     fn with_discovery(&self) -> bool {
         self.targets.iter().any(|it| DISCOVERY.contains(it))
     }
 
-    /// Reads `[--seconds N] [TARGET]`.
+    /// Reads `--smoke`, or `[--seconds N] [TARGET]`.
     ///
     /// # Errors
     /// What is wrong with the words.
     pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
         let (seconds, rest) = match words {
+            ["--smoke"] => {
+                return Ok(Self {
+                    seconds: SMOKE_SECONDS,
+                    targets: TARGETS.to_vec(),
+                });
+            }
             ["--seconds", number, rest @ ..] => {
                 let seconds = number
                     .parse()

@@ -28,7 +28,7 @@ use crate::{places::Places, run::Steps};
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  check                        formatting, lints, dependency rules, schema
+  check                        formatting, lints, dependency rules
   test                         set-up, then every test: workspace, conformance, clients, deployment, fuzz smoke run
   setup                        install what the tests and checks need, nothing else
   conformance [PLANE] [NAME]   the conformance suite on native, envoy or both; scenarios whose name contains NAME
@@ -37,6 +37,7 @@ usage: cargo xtask COMMAND
   clients [ARGUMENT]...        the real-client tests alone; arguments go to pytest
   deploy [ARGUMENT]...         the deployment tests alone; arguments go to pytest
   fuzz [--seconds N] [TARGET]  coverage-guided fuzzing, 60 seconds a target unless told
+  fuzz --smoke                 the targets that are soon built, for seconds, as a part of `test`
   bench [FILTER]               the benchmarks that need nothing else
   bench envoy [share|memory]   the benchmark of a real Envoy and its control plane
   bench peers [FLAG]...        the gateway beside others; the flags are in bench/README.md

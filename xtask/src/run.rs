@@ -2,8 +2,11 @@
 
 use std::{
     ffi::OsStr,
+    fs::File,
+    io,
     path::Path,
-    process::{Command, ExitCode, Stdio},
+    process::{Command, ExitCode, ExitStatus, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -56,16 +59,16 @@ impl Task {
     /// # Errors
     /// How it ended, if not well.
     pub(crate) fn run(mut self) -> Result<(), String> {
-        let status = self
-            .command
-            .status()
-            .map_err(|error| format!("cannot start it: {error}"))?;
-        match status.code() {
-            Some(0) => Ok(()),
-            Some(124 | 137) => Err(format!("stopped after {} minutes", self.minutes)),
-            Some(code) => Err(format!("exit status {code}")),
-            None => Err("ended by a signal".to_owned()),
-        }
+        verdict(self.command.status(), self.minutes)
+    }
+
+    /// Runs it; what it prints on both streams goes to this file.
+    fn run_into(mut self, file: &Path) -> Result<(), String> {
+        let status = File::create(file).and_then(|printed| {
+            let command = self.command.stdout(printed.try_clone()?).stderr(printed);
+            command.status()
+        });
+        verdict(status, self.minutes)
     }
 
     /// Runs it and returns what it printed on standard output.
@@ -90,6 +93,16 @@ impl Task {
     }
 }
 
+fn verdict(status: io::Result<ExitStatus>, minutes: u64) -> Result<(), String> {
+    let status = status.map_err(|error| format!("cannot start it: {error}"))?;
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(124 | 137) => Err(format!("stopped after {minutes} minutes")),
+        Some(code) => Err(format!("exit status {code}")),
+        None => Err("ended by a signal".to_owned()),
+    }
+}
+
 /// What came of each step so far.
 #[derive(Default)]
 pub(crate) struct Steps {
@@ -110,13 +123,50 @@ impl Steps {
         println!("\n=== {name}");
         let start = Instant::now();
         let outcome = work();
+        self.count(name, start.elapsed(), outcome)
+    }
+
+    /// Runs steps, and beside them commands of this program, each in a process of its own. Each of them is a step here; what
+    /// it prints grows in a file in `folder` and is shown when it is over, in their order.
+    pub(crate) fn beside<const N: usize>(
+        &mut self,
+        folder: &Path,
+        others: [(&str, Task); N],
+        work: impl FnOnce(&mut Self),
+    ) {
+        thread::scope(|scope| {
+            let started = others.map(|(name, task)| {
+                let file = folder.join(name).with_extension("log");
+                println!("\n=== {name}, beside what follows: {}", file.display());
+                let start = Instant::now();
+                let over = scope.spawn({
+                    let file = file.clone();
+                    move || (task.run_into(&file), start.elapsed())
+                });
+                (name, file, over)
+            });
+            work(self);
+            for (name, file, over) in started {
+                let (outcome, took) = over.join().unwrap_or_else(|_| {
+                    let outcome = Err("it could not be run".to_owned());
+                    (outcome, Duration::ZERO)
+                });
+                println!("\n=== {name}, beside the steps before");
+                // What cannot be shown is no reason to stop.
+                let _ = File::open(&file).and_then(|mut it| io::copy(&mut it, &mut io::stdout()));
+                self.count(name, took, outcome);
+            }
+        });
+    }
+
+    fn count(&mut self, name: &str, took: Duration, outcome: Result<(), String>) -> bool {
         if let Err(problem) = &outcome {
             println!("=== {name} FAILED: {problem}");
         }
         let well = outcome.is_ok();
         self.done.push(Step {
             name: name.to_owned(),
-            took: start.elapsed(),
+            took,
             outcome,
         });
         well

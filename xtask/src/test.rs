@@ -1,19 +1,21 @@
 //! Every test, from a fresh clone to the summary.
 
 use crate::{
-    clients, conformance, deploy, fuzz, instructions,
+    clients, conformance, instructions,
     places::Places,
     run::{Steps, Task},
     setup,
 };
 
-/// How long each fuzz target runs here.
-const SMOKE_SECONDS: u32 = 5;
-
 /// Sets up, builds, and runs every test.
 pub(crate) fn run(places: &Places, steps: &mut Steps) {
-    setup::everything(places, steps);
-    if !steps.step("build", || build(places)) {
+    setup::for_checks(places, steps);
+    let mut built = false;
+    let others = [("set-up", itself(places, &["setup"], 40))];
+    steps.beside(&places.target, others, |steps| {
+        built = steps.step("build", || build(places));
+    });
+    if !built {
         return;
     }
     steps.step("tests of the workspace", || {
@@ -25,9 +27,20 @@ pub(crate) fn run(places: &Places, steps: &mut Steps) {
         let task = Task::cargo(15).args(["test", "--locked", "--workspace", "--doc", "--quiet"]);
         task.inside(&places.root).run()
     });
-    steps.step("real clients", || clients::run(places, &[]));
-    steps.step("deployment", || deploy::run(places, &[]));
-    fuzz::run(places, steps, &fuzz::Request::smoke(SMOKE_SECONDS));
+    // Most of their time is waiting.
+    let others = [
+        ("deployment", itself(places, &["deploy"], 40)),
+        ("fuzz", itself(places, &["fuzz", "--smoke"], 40)),
+    ];
+    steps.beside(&places.target, others, |steps| {
+        steps.step("real clients", || clients::run(places, &[]));
+    });
+}
+
+/// A command of this program, in a process of its own.
+fn itself(places: &Places, command: &[&str], minutes: u64) -> Task {
+    let task = Task::new(places.built("xtask"), minutes).args(command);
+    task.inside(&places.root)
 }
 
 /// Builds everything that the tests start, once, with one set of features.

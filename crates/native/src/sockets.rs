@@ -57,12 +57,9 @@ fn listener(address: SocketAddr, has_ipv4: bool) -> io::Result<TcpListener> {
 mod tests {
     use std::net::TcpStream;
 
-    use super::*;
+    use outgate_testkit::free_port;
 
-    fn free_port() -> u16 {
-        let socket = TcpListener::bind("[::]:0").unwrap();
-        socket.local_addr().unwrap().port()
-    }
+    use super::*;
 
     fn answers(address: &str, port: u16) -> bool {
         TcpStream::connect(format!("{address}:{port}")).is_ok()

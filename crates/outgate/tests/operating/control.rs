@@ -2,11 +2,11 @@
 
 use std::{fs, path::Path};
 
-use outgate_testkit::{Gateway, GatewayOptions, TestCa};
+use outgate_testkit::{Gateway, GatewayOptions, TestCa, free_port};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::support::{free_port, health, until};
+use super::support::{health, until};
 
 struct Fleet {
     folder: TempDir,

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use outgate_testkit::{Gateway, GatewayOptions, Guest, Req, Way, certs::roots_from_pem, raw};
+use outgate_testkit::{
+    Gateway, GatewayOptions, Guest, Req, Way, certs::roots_from_pem, free_port, raw,
+};
 use serde_json::json;
 
-use super::support::{Upstreams, free_port};
+use super::support::Upstreams;
 
 async fn page(port: u16) -> String {
     let request = format!("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n");

@@ -12,10 +12,10 @@ use std::{
 };
 
 use outgate_testkit::{
-    Channel, Gateway, GatewayOptions, Guest, Outcome, Req, Way, certs::roots_from_pem,
+    Channel, Gateway, GatewayOptions, Guest, Outcome, Req, Way, certs::roots_from_pem, free_port,
 };
 
-use super::support::{Upstreams, free_port};
+use super::support::Upstreams;
 
 /// How a client uses its connections.
 #[derive(Debug, Clone, Copy)]

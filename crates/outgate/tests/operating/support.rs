@@ -1,7 +1,6 @@
 //! Upstreams, gateways in front of them, and probes as a container's runtime starts them.
 
 use std::{
-    net::TcpListener,
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -79,9 +78,4 @@ pub(crate) fn until(state: &Path, arguments: &[&str], code: i32, says: &str) {
         );
         std::thread::sleep(Duration::from_millis(50));
     }
-}
-
-pub(crate) fn free_port() -> u16 {
-    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().port()
 }

@@ -2,14 +2,14 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::Path,
     process::{Child, ChildStdout, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use outgate_testkit::{CommandOutput, Gateway, GatewayOptions, gateway::binary};
+use outgate_testkit::{CommandOutput, Gateway, GatewayOptions, free_port, gateway::binary};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
@@ -94,10 +94,7 @@ pub(crate) fn ways(told: &Value, list: &str) -> Vec<String> {
 
 /// A port of loopback on which nobody listens.
 pub(crate) fn closed_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
 }
 
 /// Answers every datagram.
