@@ -5,6 +5,8 @@ use super::{code::ErrorCode, problem::Refusal};
 
 /// The longest reason, label, container name, in characters.
 const MAX_TEXT: usize = 256;
+/// The longest name of an issuer or a subject: what an issuer's tokens may name must be possible to deny.
+const MAX_IDENTITY: usize = 1024;
 const MAX_TENANT: usize = 64;
 
 /// As regular expressions, for the document: a text, one that says something, an id, a tenant's name.
@@ -16,8 +18,12 @@ pub(crate) const TENANT: &str = "^[A-Za-z0-9_.:@-]{1,64}$";
 
 /// A text of at most 256 characters that can be shown on a terminal.
 pub(crate) fn plain(key: &'static str, text: &str) -> Result<(), Refusal> {
-    if text.chars().count() > MAX_TEXT || text.chars().any(is_unprintable) {
-        let detail = format!("{key}: at most {MAX_TEXT} characters, none of them for control");
+    printable(key, text, MAX_TEXT)
+}
+
+fn printable(key: &'static str, text: &str, most: usize) -> Result<(), Refusal> {
+    if text.chars().count() > most || text.chars().any(is_unprintable) {
+        let detail = format!("{key}: at most {most} characters, none of them for control");
         return Err(Refusal::saying(ErrorCode::InvalidBody, detail));
     }
     if holds_token(text) {
@@ -29,12 +35,25 @@ pub(crate) fn plain(key: &'static str, text: &str) -> Result<(), Refusal> {
 
 /// A text as [`plain`], and not empty.
 pub(crate) fn required(key: &'static str, text: &str) -> Result<(), Refusal> {
-    let says_nothing = |c: char| c.is_whitespace() || c == '\u{feff}';
-    if text.chars().all(says_nothing) {
+    if says_nothing(text) {
         let detail = format!("{key}: say something");
         return Err(Refusal::saying(ErrorCode::InvalidBody, detail));
     }
     plain(key, text)
+}
+
+/// Whether this can name a token, by its id.
+pub(crate) fn is_token_id(text: &str) -> bool {
+    required("token", text).is_ok()
+}
+
+/// Whether this can name an issuer, or what one calls a session.
+pub(crate) fn is_identity(text: &str) -> bool {
+    !says_nothing(text) && printable("", text, MAX_IDENTITY).is_ok()
+}
+
+fn says_nothing(text: &str) -> bool {
+    text.chars().all(|c| c.is_whitespace() || c == '\u{feff}')
 }
 
 /// Whether this is a tenant's name: 1 to 64 of `[A-Za-z0-9_.:@-]`.

@@ -18,12 +18,16 @@ use self::packed::{Key, Packed};
 
 /// So that who asks seldom waits for who writes.
 const PARTS: usize = 16;
+/// Entries that one sweep looks through for what has lapsed, about: a few milliseconds. The rest has time until the next.
+const SWEPT_AT_ONCE: usize = 50_000;
 
 pub(super) struct Denials {
     hasher: RandomState,
     parts: [RwLock<Packed>; PARTS],
     /// Most of the time there is none, and then nothing is looked up.
     count: AtomicUsize,
+    /// Where the next sweep begins.
+    next_swept: AtomicUsize,
 }
 
 impl Default for Denials {
@@ -33,6 +37,7 @@ impl Default for Denials {
             parts: std::array::from_fn(|_| RwLock::new(Packed::new(hasher.clone()))),
             hasher,
             count: AtomicUsize::new(0),
+            next_swept: AtomicUsize::new(0),
         }
     }
 }
@@ -40,27 +45,30 @@ impl Default for Denials {
 impl Denials {
     /// Whether an entry covers these claims. `now` is asked only where an entry may have lapsed.
     pub(super) fn refuse(&self, claims: &TokenClaims, now: impl Fn() -> Steady) -> bool {
-        if self.is_empty() {
-            return false;
-        }
-        let is_refused = |key| {
-            let lapses = self.read(key).lapses(key);
-            lapses.is_some_and(|lapses| lapses.is_none_or(|lapses| now() < lapses))
-        };
+        let is_refused = |key| self.is_refused(key, &now);
         is_refused(Key::Session(claims.session.as_str()))
             || is_refused(Key::Token(&claims.token_id))
             || subject_of(&claims.origin).is_some_and(is_refused)
     }
 
     /// Whether an entry covers every token of a session.
-    pub(super) fn covers(&self, session: &SessionId, origin: &TokenOrigin) -> bool {
-        self.contains(Key::Session(session.as_str()))
-            || subject_of(origin).is_some_and(|key| self.contains(key))
+    pub(super) fn covers(&self, session: &SessionId, origin: &TokenOrigin, now: Steady) -> bool {
+        self.is_refused(Key::Session(session.as_str()), || now)
+            || subject_of(origin).is_some_and(|key| self.is_refused(key, || now))
     }
 
     /// Whether an entry covers this token.
-    pub(super) fn covers_token(&self, token_id: &str) -> bool {
-        self.contains(Key::Token(token_id))
+    pub(super) fn covers_token(&self, token_id: &str, now: Steady) -> bool {
+        self.is_refused(Key::Token(token_id), || now)
+    }
+
+    /// An entry that has lapsed may not be taken out yet.
+    fn is_refused(&self, key: Key<'_>, now: impl Fn() -> Steady) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        let lapses = self.read(key).lapses(key);
+        lapses.is_some_and(|lapses| lapses.is_none_or(|lapses| now() < lapses))
     }
 
     pub(super) fn get(&self, target: &DenyTarget) -> Option<StoredDenial> {
@@ -86,35 +94,52 @@ impl Denials {
         removed
     }
 
-    /// Every entry that has not lapsed.
-    pub(super) fn in_force(&self, now: Steady) -> Vec<StoredDenial> {
+    /// Every wanted entry that has not lapsed.
+    pub(super) fn in_force(
+        &self,
+        now: Steady,
+        wanted: impl Fn(&DenyTarget) -> bool,
+    ) -> Vec<StoredDenial> {
+        let has_not_lapsed =
+            |denial: &StoredDenial| denial.lapses.is_none_or(|lapses| now < lapses);
         let mut in_force = Vec::new();
         for part in &self.parts {
-            let part = read(part);
-            in_force.extend(
-                part.all()
-                    .filter(|denial| denial.lapses.is_none_or(|lapses| now < lapses)),
-            );
+            let denials: Vec<_> = read(part).all().filter(has_not_lapsed).collect();
+            // Without the lock: who is asked may take others.
+            let wanted = |denial: &StoredDenial| wanted(&denial.entry.target);
+            in_force.extend(denials.into_iter().filter(wanted));
         }
         in_force
     }
 
-    /// Takes those out that have lapsed; whether there were any.
+    /// Takes those out that have lapsed, of a long list a part at a time; whether there were any. Nothing may be put on the
+    /// list meanwhile.
     pub(super) fn lapse(&self, now: Steady) -> bool {
         if self.is_empty() {
             return false;
         }
-        let lapsed = self.parts.iter().map(|part| write(part).lapse(now)).sum();
+        let (mut looked_at, mut lapsed) = (0, 0);
+        for _ in 0..PARTS {
+            if looked_at >= SWEPT_AT_ONCE {
+                break;
+            }
+            let next = self.next_swept.fetch_add(1, Ordering::Relaxed) % PARTS;
+            let Some(part) = self.parts.get(next) else {
+                continue;
+            };
+            // Looked through beside those who ask; what comes of it is a short list.
+            let due = read(part).due(now);
+            if let Some(due) = due {
+                looked_at += due.looked_at;
+                lapsed += write(part).take_out(due);
+            }
+        }
         self.count.fetch_sub(lapsed, Ordering::Release);
         lapsed > 0
     }
 
     fn is_empty(&self) -> bool {
         self.count.load(Ordering::Acquire) == 0
-    }
-
-    fn contains(&self, key: Key<'_>) -> bool {
-        !self.is_empty() && self.read(key).contains(key)
     }
 
     /// The part that an entry of this key is in. By other bits of its hash than those by which it is found there.
@@ -147,4 +172,52 @@ fn read(part: &RwLock<Packed>) -> RwLockReadGuard<'_, Packed> {
 
 fn write(part: &RwLock<Packed>) -> RwLockWriteGuard<'_, Packed> {
     part.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use outgate_store::DenyEntry;
+
+    use super::*;
+
+    fn token(number: u32, lapses: Option<u64>) -> StoredDenial {
+        StoredDenial {
+            entry: DenyEntry {
+                target: DenyTarget::Token(number.to_string()),
+                reason: String::new(),
+                by: String::new(),
+                at: 0,
+                until: lapses,
+            },
+            lapses: lapses.map(Steady),
+        }
+    }
+
+    #[test]
+    fn a_long_list_lapses_by_and_by_and_refuses_nobody_meanwhile() {
+        let denials = Denials::default();
+        let lapsing = u32::try_from(2 * SWEPT_AT_ONCE).unwrap();
+        for number in 0..lapsing {
+            denials.put(&token(number, Some(5)));
+        }
+        denials.put(&token(lapsing, Some(7)));
+        denials.put(&token(lapsing + 1, None));
+        assert!(!denials.lapse(Steady(4)));
+        let left = || denials.count.load(Ordering::Relaxed);
+        let mut rounds = BTreeSet::new();
+        while denials.lapse(Steady(5)) {
+            rounds.insert(left());
+            for number in (0..lapsing).step_by(997) {
+                assert!(!denials.covers_token(&number.to_string(), Steady(5)));
+            }
+        }
+        assert!(rounds.len() >= 2, "{rounds:?}");
+        assert_eq!(left(), 2);
+        let is_denied = |number: u32, now| denials.covers_token(&number.to_string(), Steady(now));
+        assert!(is_denied(lapsing, 6) && !is_denied(lapsing, 7));
+        assert!((0..3).any(|_| denials.lapse(Steady(7))));
+        assert!(is_denied(lapsing + 1, 7) && left() == 1);
+    }
 }

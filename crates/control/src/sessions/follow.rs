@@ -88,7 +88,9 @@ impl Followed {
         if let Some(cause) = self.ended.get(&live.id) {
             return Some(*cause);
         }
-        let is_denied = self.denials.covers(&live.id, &live.origin);
+        let is_denied = self
+            .denials
+            .covers(&live.id, &live.origin, Steady::default());
         is_denied.then_some(SessionEnd::Denied)
     }
 
@@ -96,7 +98,7 @@ impl Followed {
         match self.covers(live) {
             Some(why) => live.cut(why),
             None => live.cut_where(SessionEnd::Denied, |token_id| {
-                self.denials.covers_token(token_id)
+                self.denials.covers_token(token_id, Steady::default())
             }),
         }
     }
@@ -125,7 +127,7 @@ impl Sessions {
                     cause: ending.cause,
                 })
                 .collect(),
-            denied: self.denied(),
+            denied: self.denied(|_| true),
             kill: self.kill_switch(),
             limits: limits.collect(),
         }

@@ -10,7 +10,12 @@ use outgate_journey::{
 };
 use outgate_store::{Change, StoreError, StoreFault};
 
-use super::{NewSession, RegistryError, SessionView, Sessions, live::Live, lock, save::Key};
+use super::{
+    NewSession, RegistryError, SessionView, Sessions,
+    live::Live,
+    lock,
+    save::{Key, Mark},
+};
 
 impl Sessions {
     /// Creates a session. When this returns, it is on disk.
@@ -77,7 +82,7 @@ impl Sessions {
             self.end_by_clock(&live, why);
         }
         let followed = self.followed.load();
-        let is_refused = self.denials.covers(id, &live.origin)
+        let is_refused = self.denials.covers(id, &live.origin, self.time.steady())
             || followed
                 .as_ref()
                 .is_some_and(|followed| followed.covers(&live).is_some());
@@ -99,14 +104,14 @@ impl Sessions {
         by: &str,
     ) -> Result<SessionView, RegistryError> {
         let live = self.going_on(id)?;
-        let answer = {
+        let handed_in = {
             let _one_order = lock(&self.edits);
             live.limits.store(Some(Arc::new(limits)));
-            self.hand_in(limits_of(&live, limits))
+            self.hand_in_marked(limits_of(&live, limits), Key::Limits(id.clone()))
         };
         tracing::debug!(%id, by, "the session's limits were set");
         self.changed();
-        self.finish(answer, Key::Limits(id.clone())).await?;
+        self.finish(handed_in).await?;
         Ok(self.view_of(&live))
     }
 
@@ -118,17 +123,27 @@ impl Sessions {
         }
     }
 
+    /// Hands in a change of what the key names. Under the lock under which it was made: of two changes, the one that is
+    /// handed in last is in force, and is the one that must be on disk in the end.
+    pub(super) fn hand_in_marked(&self, change: Change, key: Key) -> HandedIn {
+        HandedIn {
+            mark: self.unsaved.add(key),
+            answer: self.hand_in(change),
+        }
+    }
+
     /// Waits for the disk. What was not written, or was not waited for, is written by the next second's round.
-    pub(super) async fn finish(
-        &self,
-        answer: BoxFuture<'static, Result<(), StoreError>>,
-        key: Key,
-    ) -> Result<(), RegistryError> {
-        self.unsaved.add(key.clone());
-        answer.await?;
-        self.unsaved.done(&key);
+    pub(super) async fn finish(&self, handed_in: HandedIn) -> Result<(), RegistryError> {
+        handed_in.answer.await?;
+        self.unsaved.done(&handed_in.mark);
         Ok(())
     }
+}
+
+/// A change on its way to the disk.
+pub(super) struct HandedIn {
+    mark: Mark,
+    answer: BoxFuture<'static, Result<(), StoreError>>,
 }
 
 /// A session that was only seen may not be on disk yet: then all of it is written, limits among it.

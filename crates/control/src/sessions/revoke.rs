@@ -47,7 +47,7 @@ impl Sessions {
         });
         // Looked for once the ending is written down: what is opened from here on finds it written.
         self.take_standing(&ending, self.live(id).as_ref());
-        self.finish(self.hand_in(Change::End(ending)), Key::Ending(id.clone()))
+        self.finish(self.hand_in_marked(Change::End(ending), Key::Ending(id.clone())))
             .await
     }
 
@@ -113,15 +113,15 @@ impl Sessions {
             entry: entry.clone(),
             lapses,
         };
-        let answer = {
+        let key = Key::Denial(entry.target.clone());
+        let handed_in = {
             let _one_order = lock(&self.edits);
             self.denials.put(&denial);
             self.cut_denied(&entry.target);
-            self.hand_in(Change::Deny(denial))
+            self.hand_in_marked(Change::Deny(denial), key)
         };
         self.changed();
-        let key = Key::Denial(entry.target.clone());
-        self.finish(answer, key).await?;
+        self.finish(handed_in).await?;
         Ok(entry)
     }
 
@@ -155,23 +155,31 @@ impl Sessions {
     /// # Errors
     /// [`RegistryError::Store`]: it is off until a restart, and the disk is tried again.
     pub async fn undeny(&self, target: &DenyTarget) -> Result<bool, RegistryError> {
-        let answer = {
+        let handed_in = {
             let _one_order = lock(&self.edits);
             if !self.denials.remove(target) {
                 return Ok(false);
             }
-            self.hand_in(Change::Undeny(target.clone()))
+            let key = Key::Denial(target.clone());
+            self.hand_in_marked(Change::Undeny(target.clone()), key)
         };
         self.changed();
-        let key = Key::Denial(target.clone());
-        self.finish(answer, key).await?;
+        self.finish(handed_in).await?;
         Ok(true)
     }
 
-    /// The denylist's entries, the newest first.
+    /// The denylist's entry of this target.
     #[must_use]
-    pub fn denied(&self) -> Vec<DenyEntry> {
-        let in_force = self.denials.in_force(self.time.steady());
+    pub fn denial(&self, target: &DenyTarget) -> Option<DenyEntry> {
+        let denial = self.denials.get(target)?;
+        let is_in_force = denial.lapses.is_none_or(|at| self.time.steady() < at);
+        is_in_force.then_some(denial.entry)
+    }
+
+    /// The denylist's entries that are wanted, the newest first. Time that grows with the whole list.
+    #[must_use]
+    pub fn denied(&self, wanted: impl Fn(&DenyTarget) -> bool) -> Vec<DenyEntry> {
+        let in_force = self.denials.in_force(self.time.steady(), wanted);
         let mut entries: Vec<_> = in_force.into_iter().map(|denial| denial.entry).collect();
         entries.sort_by(|a, b| (b.at, &a.target).cmp(&(a.at, &b.target)));
         entries
@@ -183,7 +191,7 @@ impl Sessions {
     /// # Errors
     /// [`RegistryError::Store`]: it is on all the same, and the disk is tried again.
     pub async fn kill_all(&self, reason: &str, by: &str) -> Result<KillSwitch, RegistryError> {
-        let (kill, answer) = {
+        let (kill, handed_in) = {
             let mut kills = lock(&self.kills);
             let kill = self.kill_switch().unwrap_or_else(|| KillSwitch {
                 since: self.time.unix().0,
@@ -192,13 +200,14 @@ impl Sessions {
             });
             self.kill.store(Some(Arc::new(kill.clone())));
             *kills += 1;
-            (kill.clone(), self.hand_in(Change::Kill(kill)))
+            let handed_in = self.hand_in_marked(Change::Kill(kill.clone()), Key::Switch);
+            (kill, handed_in)
         };
         for live in self.lives() {
             live.cut(SessionEnd::KillSwitch);
         }
         self.changed();
-        self.finish(answer, Key::Switch).await?;
+        self.finish(handed_in).await?;
         Ok(kill)
     }
 

@@ -2,7 +2,7 @@
 //! sessions and time have got.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Mutex, atomic::Ordering},
     time::Duration,
 };
@@ -31,18 +31,49 @@ pub(super) enum Key {
 
 #[derive(Default)]
 pub(super) struct Unsaved {
-    keys: Mutex<HashSet<Key>>,
+    keys: Mutex<Keys>,
     /// Sessions that are gone from memory.
     pub(super) forget: Mutex<Vec<SessionId>>,
 }
 
+#[derive(Default)]
+struct Keys {
+    /// Each with the last change of it that may not be on disk. An earlier one that is says nothing of that.
+    changes: HashMap<Key, u64>,
+    last: u64,
+}
+
+/// One change of what a key names.
+#[derive(Debug)]
+pub(super) struct Mark {
+    key: Key,
+    change: u64,
+}
+
 impl Unsaved {
-    pub(super) fn add(&self, key: Key) {
-        lock(&self.keys).insert(key);
+    pub(super) fn add(&self, key: Key) -> Mark {
+        let mut keys = lock(&self.keys);
+        keys.last += 1;
+        let change = keys.last;
+        keys.changes.insert(key.clone(), change);
+        Mark { key, change }
     }
 
-    pub(super) fn done(&self, key: &Key) {
-        lock(&self.keys).remove(key);
+    /// The disk knows of this change, or there is nothing to know.
+    pub(super) fn done(&self, mark: &Mark) {
+        let mut keys = lock(&self.keys);
+        if keys.changes.get(&mark.key) == Some(&mark.change) {
+            keys.changes.remove(&mark.key);
+        }
+    }
+
+    fn marks(&self) -> Vec<Mark> {
+        let keys = lock(&self.keys);
+        let mark = |(key, change): (&Key, &u64)| Mark {
+            key: key.clone(),
+            change: *change,
+        };
+        keys.changes.iter().map(mark).collect()
     }
 }
 
@@ -110,21 +141,22 @@ impl Sessions {
     }
 
     async fn save_changes(&self) -> Result<(), RegistryError> {
-        let keys = std::mem::take(&mut *lock(&self.unsaved.keys));
-        if self.store.is_none() {
-            return Ok(());
-        }
-        // All are handed in before the first is waited for, so that they share a flush.
-        let handed_in: Vec<_> = keys
+        // All are handed in before the first is waited for, so that they share a flush. They stay marked until they are
+        // written: whoever stops waiting here leaves them to the next one.
+        let handed_in: Vec<_> = self
+            .unsaved
+            .marks()
             .into_iter()
-            .map(|key| (self.hand_in_what_is(&key), key))
+            .map(|mark| (self.hand_in_what_is(&mark.key), mark))
             .collect();
         let mut outcome = Ok(());
-        for (answer, key) in handed_in {
-            let Some(answer) = answer else { continue };
-            if let Err(error) = answer.await {
-                self.unsaved.add(key);
-                outcome = Err(error.into());
+        for (answer, mark) in handed_in {
+            match answer {
+                Some(answer) => match answer.await {
+                    Ok(()) => self.unsaved.done(&mark),
+                    Err(error) => outcome = Err(error.into()),
+                },
+                None => self.unsaved.done(&mark),
             }
         }
         outcome

@@ -288,7 +288,10 @@ async fn a_webhook_revokes_in_its_tenant_and_does_nothing_else() {
     }
     let body = br#"{"action":"deny","session":"s_1","reason":"r"}"#;
     assert_eq!(send(&world, "soar-a", "4", AT, body).await.status, 200);
-    assert_eq!(world.sessions.denied()[0].by, "webhook:soar-a@team-a");
+    assert_eq!(
+        world.sessions.denied(|_| true)[0].by,
+        "webhook:soar-a@team-a"
+    );
 }
 
 #[tokio::test]

@@ -231,7 +231,7 @@ impl World {
         format!(
             "{:?} {:?} {:?} {:?} {} {:?}",
             self.sessions.list(None),
-            self.sessions.denied(),
+            self.sessions.denied(|_| true),
             self.sessions.kill_switch(),
             self.sessions.quotas(),
             self.keys.jwks(),

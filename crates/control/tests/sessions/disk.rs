@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use outgate_clock::FakeClock;
 use outgate_control::sessions::{DenyTarget, SessionRules, SessionState, Sessions};
 use outgate_journey::{
@@ -67,7 +68,7 @@ async fn what_was_revoked_is_revoked_after_a_stop_that_nobody_prepared() {
     assert_eq!(standing(&after, &claims("goes-on")), Ok(()));
     let set = after.standing(&claims("limited")).unwrap();
     assert_eq!(set.as_deref(), Some(&limits()));
-    assert_eq!(after.denied().len(), 3);
+    assert_eq!(after.denied(|_| true).len(), 3);
     let view = after.view(&id("ended")).unwrap();
     assert_eq!(
         (view.state, view.end.unwrap().by.as_str()),
@@ -240,4 +241,53 @@ async fn a_store_that_cannot_be_read_means_no_registry() {
     let error = opened.err().unwrap();
     assert_eq!(error.code(), "store_write_failed");
     assert!(error.to_string().contains("/state/outgate.db"), "{error}");
+}
+
+#[tokio::test]
+async fn an_earlier_change_that_is_written_does_not_pass_for_a_later_one() {
+    let bench = Bench::new(SessionRules::default()).await;
+    let target = DenyTarget::Session(id("a"));
+    bench.store.take_time();
+    let for_a_while = bench
+        .sessions
+        .deny(entry(target.clone(), Some(START + 300)));
+    let for_ever = async {
+        bench.store.set_failing(true);
+        bench.sessions.deny(entry(target.clone(), None)).await
+    };
+    let (first, second) = tokio::join!(for_a_while, for_ever);
+    first.unwrap();
+    second.unwrap_err();
+    bench.store.set_failing(false);
+    bench.sessions.tick().await;
+    let changes = bench.store.changes();
+    assert!(
+        changes.iter().rev().any(
+            |it| matches!(it, Change::Deny(denial) if denial.entry.target == target && denial.lapses.is_none())
+        ),
+        "{changes:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_a_save_that_was_stopped_had_taken_on_is_saved_by_the_next() {
+    let bench = Bench::new(SessionRules::default()).await;
+    bench.store.set_failing(true);
+    let denied = bench
+        .sessions
+        .deny(entry(DenyTarget::Session(id("a")), None));
+    denied.await.unwrap_err();
+    bench.store.set_failing(false);
+    bench.store.hang();
+    assert!(bench.sessions.tick().now_or_never().is_none());
+    bench
+        .store
+        .hangs
+        .store(false, std::sync::atomic::Ordering::SeqCst);
+    bench.sessions.close().await.unwrap();
+    let changes = bench.store.changes();
+    assert!(
+        changes.iter().any(|it| matches!(it, Change::Deny(_))),
+        "{changes:?}"
+    );
 }

@@ -108,6 +108,7 @@ pub(crate) struct TestStore {
     pub(crate) kept: Arc<Mutex<Kept>>,
     pub(crate) fails: Arc<AtomicBool>,
     pub(crate) hangs: Arc<AtomicBool>,
+    pub(crate) takes_time: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -122,6 +123,11 @@ impl TestStore {
 
     pub(crate) fn hang(&self) {
         self.hangs.store(true, Ordering::SeqCst);
+    }
+
+    /// From here on, whether a change is written is decided when it comes in, and told later.
+    pub(crate) fn take_time(&self) {
+        self.takes_time.store(true, Ordering::SeqCst);
     }
 
     fn written<T>(&self, write: impl FnOnce(&mut Kept) -> T) -> Result<T, StoreError> {
@@ -147,7 +153,11 @@ impl SessionStore for TestStore {
         if self.hangs.load(Ordering::SeqCst) {
             return pending().boxed();
         }
-        ready(self.written(|kept| kept.changes.push(change))).boxed()
+        let written = self.written(|kept| kept.changes.push(change));
+        if self.takes_time.load(Ordering::SeqCst) {
+            return tokio::task::yield_now().map(|()| written).boxed();
+        }
+        ready(written).boxed()
     }
 
     fn clock_floor(&self) -> UnixSeconds {

@@ -14,13 +14,29 @@ use crate::{StoreError, StoreFault};
 const APPLICATION_ID: i64 = 0x4f75_7467;
 
 fn migrations() -> Vec<Migration> {
-    vec![Migration::new(
-        1,
-        "sessions".into(),
-        MigrationType::Simple,
-        include_str!("../../migrations/sqlite/0001_sessions.sql").into_sql_str(),
-        false,
-    )]
+    [
+        (
+            "sessions",
+            include_str!("../../migrations/sqlite/0001_sessions.sql"),
+        ),
+        (
+            "denials by lapses",
+            include_str!("../../migrations/sqlite/0002_denials_by_lapses.sql"),
+        ),
+    ]
+    .into_iter()
+    .zip(1..)
+    .map(|((what, statements), version)| {
+        let statements = statements.into_sql_str();
+        Migration::new(
+            version,
+            what.into(),
+            MigrationType::Simple,
+            statements,
+            false,
+        )
+    })
+    .collect()
 }
 
 /// Checks the file and brings its tables up to date.

@@ -269,3 +269,36 @@ async fn an_acknowledged_change_stands_in_the_file_itself() {
     again.close().await;
     store.close().await;
 }
+
+#[tokio::test]
+async fn a_store_of_the_first_release_is_brought_up_to_date() {
+    let folder = Folder::new();
+    filled(&folder).await;
+    let first = "DROP INDEX denials_by_lapses; DELETE FROM _sqlx_migrations WHERE version > 1";
+    change_by_hand(&folder, first).await;
+    let error = SqliteStore::open_read_only(&folder.path())
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("start the gateway once"),
+        "{error}"
+    );
+    let before = remembered(&folder.open().await).await;
+    assert_eq!((before.sessions.len(), before.endings.len()), (200, 1));
+    SqliteStore::open_read_only(&folder.path()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_sweep_takes_out_so_many_that_an_ending_need_not_wait_long_for_it() {
+    let folder = Folder::new();
+    filled(&folder).await;
+    let lapsed = "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 6000)
+        INSERT INTO denials SELECT 'token', '', 'lapsed' || n, '', '', 1, n, n FROM numbers;
+        INSERT INTO denials VALUES ('token', '', 'stays', '', '', 1, NULL, NULL)";
+    change_by_hand(&folder, lapsed).await;
+    let store = folder.open().await;
+    for left in [1001, 1] {
+        commit(&store, Change::Forget(vec![])).await.unwrap();
+        assert_eq!(remembered(&store).await.denials.len(), left);
+    }
+}

@@ -56,7 +56,7 @@ pub struct DenyRequest {
         skip_serializing_if = "Option::is_none",
         deserialize_with = "super::given"
     )]
-    #[schemars(with = "String", regex(pattern = SAYING), length(max = 256))]
+    #[schemars(with = "String", regex(pattern = SAYING), length(max = 1024))]
     pub issuer: Option<String>,
     /// What that issuer calls the session.
     #[serde(
@@ -64,7 +64,7 @@ pub struct DenyRequest {
         skip_serializing_if = "Option::is_none",
         deserialize_with = "super::given"
     )]
-    #[schemars(with = "String", regex(pattern = SAYING), length(max = 256))]
+    #[schemars(with = "String", regex(pattern = SAYING), length(max = 1024))]
     pub subject: Option<String>,
     /// Why; it is recorded.
     #[schemars(regex(pattern = SAYING), length(max = 256))]

@@ -48,6 +48,14 @@ impl Key<'_> {
     }
 }
 
+/// What has lapsed, and when the next of the others does.
+pub(super) struct Due {
+    targets: Vec<DenyTarget>,
+    soonest: Option<Steady>,
+    /// How many entries there were.
+    pub(super) looked_at: usize,
+}
+
 /// Some entries.
 pub(super) struct Packed {
     hasher: RandomState,
@@ -73,16 +81,9 @@ impl Packed {
     }
 
     fn find(&self, key: Key<'_>) -> Option<Reader<'_>> {
-        let hash = self.hasher.hash_one(Some(key));
-        let is_it = |place: &Place| self.runs.at(*place).key() == Some(key);
-        let place = self.places.find(hash, is_it)?;
-        let mut reader = self.runs.at(*place);
-        reader.key()?;
-        Some(reader)
-    }
-
-    pub(super) fn contains(&self, key: Key<'_>) -> bool {
-        self.find(key).is_some()
+        let is_it = |place: &Place| self.runs.at(*place).is_of(key);
+        let place = self.places.find(self.hasher.hash_one(key), is_it)?;
+        Some(self.runs.at(*place))
     }
 
     /// When the entry of this key lapses; the outer `None`: there is no entry.
@@ -91,7 +92,7 @@ impl Packed {
     }
 
     pub(super) fn get(&self, key: Key<'_>) -> Option<StoredDenial> {
-        self.find(key)?.rest(key, &self.words)
+        self.find(key)?.denial(&self.words)
     }
 
     /// Whether it replaced one.
@@ -99,8 +100,9 @@ impl Packed {
         let key = Key::from(&denial.entry.target);
         let replaced = self.remove(key);
         let mut writer = Writer(Vec::with_capacity(128));
-        writer.key(key);
+        // First, so that a sweep reads no further.
         writer.optional(denial.lapses.map(|lapses| lapses.0));
+        writer.key(key);
         writer.number(denial.entry.at);
         writer.optional(denial.entry.until);
         for word in [&denial.entry.reason, &denial.entry.by] {
@@ -108,19 +110,21 @@ impl Packed {
         }
         let place = self.runs.push(&writer.0);
         let (hasher, runs) = (&self.hasher, &self.runs);
-        let hash_at = |place: &Place| hasher.hash_one(runs.at(*place).key());
-        let hash = hasher.hash_one(Some(key));
-        self.places.insert_unique(hash, place, hash_at);
+        let hash_at = |place: &Place| {
+            let key = runs.at(*place).after_lapses().key();
+            key.map_or(0, |key| hasher.hash_one(key))
+        };
+        self.places
+            .insert_unique(hasher.hash_one(key), place, hash_at);
         self.soonest = self.soonest.into_iter().chain(denial.lapses).min();
         replaced
     }
 
     /// Whether there was one.
     pub(super) fn remove(&mut self, key: Key<'_>) -> bool {
-        let hash = self.hasher.hash_one(Some(key));
         let runs = &self.runs;
-        let is_it = |place: &Place| runs.at(*place).key() == Some(key);
-        let Ok(found) = self.places.find_entry(hash, is_it) else {
+        let is_it = |place: &Place| runs.at(*place).is_of(key);
+        let Ok(found) = self.places.find_entry(self.hasher.hash_one(key), is_it) else {
             return false;
         };
         let (place, _) = found.remove();
@@ -132,40 +136,37 @@ impl Packed {
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = StoredDenial> {
-        self.places.iter().filter_map(|place| {
+        let places = self.places.iter();
+        places.filter_map(|place| self.runs.at(*place).denial(&self.words))
+    }
+
+    /// What has lapsed; nothing if nothing can have.
+    pub(super) fn due(&self, now: Steady) -> Option<Due> {
+        if self.soonest.is_none_or(|soonest| now < soonest) {
+            return None;
+        }
+        let (mut targets, mut soonest) = (Vec::new(), None);
+        for place in &self.places {
             let mut reader = self.runs.at(*place);
-            let key = reader.key()?;
-            reader.rest(key, &self.words)
+            match reader.lapses() {
+                Some(lapses) if lapses <= now => {
+                    targets.extend(reader.key().and_then(Key::to_target));
+                }
+                lapses => soonest = soonest.into_iter().chain(lapses).min(),
+            }
+        }
+        Some(Due {
+            targets,
+            soonest,
+            looked_at: self.places.len(),
         })
     }
 
-    /// Takes those out that have lapsed; how many.
-    pub(super) fn lapse(&mut self, now: Steady) -> usize {
-        if self.soonest.is_none_or(|soonest| now < soonest) {
-            return 0;
-        }
-        let when = |place: &Place| {
-            let mut reader = self.runs.at(*place);
-            reader.key();
-            reader.lapses()
-        };
-        let over: Vec<_> = self
-            .places
-            .iter()
-            .filter(|place| when(place).is_some_and(|lapses| lapses <= now))
-            .filter_map(|place| self.runs.at(*place).key()?.to_target())
-            .collect();
-        for target in &over {
-            self.remove(target.into());
-        }
-        let runs = &self.runs;
-        let when = |place: &Place| {
-            let mut reader = runs.at(*place);
-            reader.key();
-            reader.lapses()
-        };
-        self.soonest = self.places.iter().filter_map(when).min();
-        over.len()
+    /// Takes out what was due; how many there were. Nothing may have been put in since it was found.
+    pub(super) fn take_out(&mut self, due: Due) -> usize {
+        self.soonest = due.soonest;
+        let targets = due.targets.iter();
+        targets.filter(|it| self.remove((*it).into())).count()
     }
 
     /// Leaves out what belongs to no entry.
@@ -334,17 +335,27 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Behind the key.
+    /// The first of an entry.
     fn lapses(&mut self) -> Option<Steady> {
         self.optional().map(Steady)
     }
 
-    fn rest(mut self, key: Key<'_>, words: &[Box<str>]) -> Option<StoredDenial> {
+    fn after_lapses(mut self) -> Self {
+        self.lapses();
+        self
+    }
+
+    fn is_of(self, key: Key<'_>) -> bool {
+        self.after_lapses().key() == Some(key)
+    }
+
+    fn denial(mut self, words: &[Box<str>]) -> Option<StoredDenial> {
         let lapses = self.lapses();
+        let target = self.key()?.to_target()?;
         let (at, until) = (self.number(), self.optional());
         Some(StoredDenial {
             entry: DenyEntry {
-                target: key.to_target()?,
+                target,
                 reason: self.word(words)?.to_owned(),
                 by: self.word(words)?.to_owned(),
                 at,
@@ -357,8 +368,8 @@ impl<'a> Reader<'a> {
     /// Of the whole entry, in bytes.
     fn length(mut self) -> usize {
         let whole = self.0.len();
-        self.key();
         self.lapses();
+        self.key();
         self.number();
         self.optional();
         for _ in 0..2 {
@@ -445,18 +456,23 @@ mod tests {
                     }
                     Step::Remove(target) => {
                         prop_assert_eq!(packed.remove((&target).into()), map.remove(&target).is_some());
+                        prop_assert_eq!(packed.get((&target).into()), None);
                     }
                     Step::Lapse(now) => {
                         let before = map.len();
                         map.retain(|_, it: &mut StoredDenial| it.lapses.is_none_or(|at| at > Steady(now)));
-                        prop_assert_eq!(packed.lapse(Steady(now)), before - map.len());
+                        let due = packed.due(Steady(now));
+                        let taken = due.map_or(0, |due| packed.take_out(due));
+                        prop_assert_eq!(taken, before - map.len());
+                        for target in map.keys() {
+                            prop_assert!(packed.lapses(target.into()).is_some());
+                        }
                     }
                 }
                 prop_assert_eq!(packed.all().count(), map.len());
             }
             for denial in packed.all() {
                 let key = Key::from(&denial.entry.target);
-                prop_assert!(packed.contains(key));
                 prop_assert_eq!(packed.lapses(key), Some(denial.lapses));
                 let got = packed.get(key);
                 prop_assert_eq!(got.as_ref(), Some(&denial));
@@ -509,6 +525,6 @@ mod tests {
         }
         assert!(packed.runs.length <= 2 * LEAST, "{}", packed.runs.length);
         assert_eq!(packed.runs.blocks.len(), 1);
-        assert!(packed.contains((&token(999)).into()));
+        assert!(packed.get((&token(999)).into()).is_some());
     }
 }
