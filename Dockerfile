@@ -8,17 +8,18 @@ WORKDIR /src
 COPY . .
 # The commit's time, for whatever would take the time of the build.
 ARG SOURCE_DATE_EPOCH=0
-# Where it was built and where crates were unpacked must not be in the program.
+# Where it was built and where crates were unpacked must not be in the program. The profile's functions are found by names
+# that change with the settings of cargo's profile and target, so neither is changed here.
 ENV SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} \
     CARGO_INCREMENTAL=0 \
-    CARGO_PROFILE_DIST_STRIP=debuginfo \
     CFLAGS="-ffile-prefix-map=/src=outgate -ffile-prefix-map=/usr/local/cargo=cargo" \
-    RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=/src=outgate --remap-path-prefix=/usr/local/cargo=cargo"
+    RUSTFLAGS="-C target-feature=+crt-static -C profile-use=/src/bench/outgate.profdata --remap-path-prefix=/src=outgate --remap-path-prefix=/usr/local/cargo=cargo"
 # With a target, these flags are for the program alone: what runs while it is built is linked as usual.
 RUN cargo build --locked --profile dist --package outgate --bin outgate \
         --target "$(rustc -vV | sed -n 's/^host: //p')" --target-dir /build \
  && install -D -m 0755 /build/*/dist/outgate /image/usr/local/bin/outgate \
  && install -D -m 0644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt \
+ && strip --strip-debug /image/usr/local/bin/outgate \
  && install -d -m 0750 /volumes/outgate \
  && ! readelf --program-headers /image/usr/local/bin/outgate | grep INTERP \
  && /image/usr/local/bin/outgate --version

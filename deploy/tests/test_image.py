@@ -116,6 +116,9 @@ def test_the_build_takes_what_is_locked_and_leaves_no_trace_of_its_place():
     flags = variables(build)
     assert "target-feature=+crt-static" in flags["RUSTFLAGS"]
     assert all("/src=outgate" in flags[it] for it in ("RUSTFLAGS", "CFLAGS"))
+    assert not [name for name in flags if name.startswith("CARGO_PROFILE_")], "the profile of its load would not fit"
+    profile = re.search(r"-C profile-use=/src/(\S+)", flags["RUSTFLAGS"])[1]
+    assert (ROOT / profile).stat().st_size > 0
     assert "SOURCE_DATE_EPOCH" in flags
     minimum = re.search(r'^rust-version = "([\d.]+)"', (ROOT / "Cargo.toml").read_text(), re.M)[1]
     builder = re.search(r"^ARG BUILDER=\S+:([\d.]+)-", (ROOT / "Dockerfile").read_text(), re.M)[1]

@@ -4,6 +4,7 @@
 use std::{fs, path::PathBuf};
 
 use crate::{
+    dist,
     places::Places,
     run::{Steps, Task},
     setup,
@@ -103,7 +104,7 @@ pub(crate) fn run(places: &Places, steps: &mut Steps, request: &Request) {
             .args(&request.passed_on)
             .args(["--out"])
             .args([&results])
-            .args(programs(places, request))
+            .args(programs(places, request)?)
             .run()
     });
     // What was measured is reported, also if a peer failed.
@@ -148,20 +149,25 @@ fn obtain(places: &Places, steps: &mut Steps, request: &Request) -> bool {
 }
 
 fn build(places: &Places, steps: &mut Steps, request: &Request) -> bool {
-    let cargo = |words: &[&str]| {
-        let task = Task::cargo(60).args(["build", "--locked"]).args(words);
-        task.inside(&places.root).run()
-    };
     steps.step("build: the gateway", || {
-        cargo(&["--profile", profile(request), "--package", "outgate"])
-    }) && steps.step("build: the runner", || {
-        cargo(&["--release", "--package", "outgate-bench"])
-    })
+        // What is shipped is what is measured.
+        if !request.quick {
+            return dist::build(places);
+        }
+        let task = Task::cargo(60).args(["build", "--locked", "--release"]);
+        task.args(["--package", "outgate"])
+            .inside(&places.root)
+            .run()
+    }) && steps.step("build: the runner", || dist::runner(places))
 }
 
-/// What is shipped is what is measured.
-fn profile(request: &Request) -> &'static str {
-    if request.quick { "release" } else { "dist" }
+/// The gateway that is measured.
+fn gateway(places: &Places, request: &Request) -> Result<PathBuf, String> {
+    if request.quick {
+        Ok(places.target.join("release/outgate"))
+    } else {
+        dist::program(places)
+    }
 }
 
 fn runner(places: &Places) -> PathBuf {
@@ -169,10 +175,9 @@ fn runner(places: &Places) -> PathBuf {
 }
 
 /// Where the programs of the peers are, as arguments of the runner.
-fn programs(places: &Places, request: &Request) -> Vec<PathBuf> {
-    let built = places.target.join(profile(request)).join("outgate");
+fn programs(places: &Places, request: &Request) -> Result<Vec<PathBuf>, String> {
     let all = [
-        ("outgate", "--outgate", built),
+        ("outgate", "--outgate", gateway(places, request)?),
         ("envoy", "--envoy", places.envoy()),
         (
             "hudsucker",
@@ -186,10 +191,11 @@ fn programs(places: &Places, request: &Request) -> Vec<PathBuf> {
             places.cache.join("mitmproxy/bin/mitmdump"),
         ),
     ];
-    all.into_iter()
+    Ok(all
+        .into_iter()
         .filter(|(peer, ..)| request.has(peer))
         .flat_map(|(_, flag, program)| [PathBuf::from(flag), program])
-        .collect()
+        .collect())
 }
 
 #[cfg(test)]
@@ -210,8 +216,7 @@ mod tests {
         .unwrap();
         assert_eq!(request.peers, ["envoy", "outgate"]);
         assert_eq!(request.passed_on, ["--rounds", "2", "--workloads", "W1,W2"]);
-        assert_eq!(profile(&request), "release");
-        assert_eq!(profile(&Request::parse(&[]).unwrap()), "dist");
+        assert!(request.quick);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     places::Places,
-    run::{Steps, Task},
+    run::{Steps, Task, host_triple},
 };
 
 /// The tests in `fuzz/tests/targets.rs`.
@@ -204,12 +204,4 @@ fn test_command(places: &Places, host: &str, minutes: u64, request: &Request) ->
         .env("RUSTC_WORKSPACE_WRAPPER", this)
         .env(AS_COMPILER, "1")
         .inside(&places.root)
-}
-
-fn host_triple() -> Result<String, String> {
-    let told = Task::new("rustc", 1).args(["-vV"]).output()?;
-    let told = String::from_utf8_lossy(&told).into_owned();
-    let host = told.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned)
-        .ok_or_else(|| "rustc -vV names no host".to_owned())
 }

@@ -14,6 +14,7 @@ mod check;
 mod clients;
 mod conformance;
 mod deploy;
+mod dist;
 mod fuzz;
 mod instructions;
 mod places;
@@ -38,6 +39,8 @@ usage: cargo xtask COMMAND
   deploy [ARGUMENT]...         the deployment tests alone; arguments go to pytest
   fuzz [--seconds N] [TARGET]  coverage-guided fuzzing, 60 seconds a target unless told
   fuzz --smoke                 the targets that are soon built, for seconds, as a part of `test`
+  dist                         the program as it is shipped, by the profile in bench/outgate.profdata
+  profile                      takes that profile anew
   bench [FILTER]               the benchmarks that need nothing else
   bench envoy [share|memory]   the benchmark of a real Envoy and its control plane
   bench peers [FLAG]...        the gateway beside others; the flags are in bench/README.md
@@ -75,6 +78,10 @@ fn main() -> ExitCode {
             Ok(request) => fuzz::run(&places, &mut steps, &request),
             Err(problem) => return misuse(&problem),
         },
+        ["dist"] => {
+            steps.step("build", || dist::build(&places));
+        }
+        ["profile"] => dist::train(&places, &mut steps),
         ["bench", "envoy", rest @ ..] if rest.len() <= 1 => {
             bench_envoy::run(&places, &mut steps, rest.first().copied());
         }

@@ -215,3 +215,15 @@ impl Steps {
         }
     }
 }
+
+/// What the compiler calls this machine.
+///
+/// # Errors
+/// Why it cannot be asked.
+pub(crate) fn host_triple() -> Result<String, String> {
+    let told = Task::new("rustc", 1).args(["-vV"]).output()?;
+    let told = String::from_utf8_lossy(&told).into_owned();
+    let host = told.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned)
+        .ok_or_else(|| "rustc -vV names no host".to_owned())
+}
