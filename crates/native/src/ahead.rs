@@ -7,10 +7,13 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    task::coop::poll_proceed,
+};
 
 /// How much is read ahead at once, in bytes: a few TLS records.
-const AHEAD: usize = 64 * 1024;
+const AHEAD: usize = 32 * 1024;
 /// Whoever has room for so many bytes and has all of it filled takes part in a bulk transfer. The TLS library reads in
 /// pieces of this size.
 const BULK: usize = 4 * 1024;
@@ -49,10 +52,11 @@ impl<T: AsyncRead + Unpin> ReadAhead<T> {
     fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.ahead.reserve(AHEAD);
         let read = pin!(self.io.read_buf(&mut self.ahead)).poll(cx);
-        if read.is_pending() {
+        self.is_bulk = matches!(read, Poll::Ready(Ok(count)) if count >= BULK);
+        if self.ahead.is_empty() {
             self.ahead = BytesMut::new();
         }
-        self.is_bulk = ready!(read)? >= BULK;
+        ready!(read)?;
         Poll::Ready(Ok(()))
     }
 }
@@ -70,10 +74,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for ReadAhead<T> {
             }
             ready!(this.poll_ahead(cx))?;
         }
+        // As if it came from the socket: whoever is sent much without end must still give way to others, and to timers.
+        let turn = ready!(poll_proceed(cx));
+        turn.made_progress();
         let count = this.ahead.len().min(buf.remaining());
         buf.put_slice(this.ahead.get(..count).unwrap_or_default());
         this.ahead.advance(count);
-        if this.ahead.is_empty() && !this.is_bulk {
+        if this.ahead.is_empty() {
             this.ahead = BytesMut::new();
         }
         Poll::Ready(Ok(()))

@@ -105,6 +105,9 @@ impl<K: Aead, const KEY: usize> Tls13AeadAlgorithm for AesGcm<K, KEY> {
 
 /// A library's key.
 trait Aead: Send + Sync + Sized + 'static {
+    /// Whether it leaves nothing of itself in memory.
+    const IS_WIPED: bool;
+
     /// `None`: AES-GCM has no keys of this length.
     fn with_key(key: &[u8]) -> Option<Self>;
 
@@ -117,8 +120,10 @@ trait Aead: Send + Sync + Sized + 'static {
 
 /// The libraries have the same interface, in types of their own.
 macro_rules! aead {
-    ($library:ident) => {
+    ($library:ident, is_wiped: $is_wiped:literal) => {
         impl Aead for $library::LessSafeKey {
+            const IS_WIPED: bool = $is_wiped;
+
             fn with_key(key: &[u8]) -> Option<Self> {
                 let algorithm = match key.len() {
                     16 => &$library::AES_128_GCM,
@@ -154,15 +159,28 @@ macro_rules! aead {
     };
 }
 
-aead!(aws_lc);
+aead!(aws_lc, is_wiped: true);
 #[cfg(target_arch = "x86_64")]
-aead!(ring_lib);
+aead!(ring_lib, is_wiped: false);
 
 /// One direction of a connection.
-struct Records<K> {
+struct Records<K: Aead> {
     /// `None` for a key of another length, which the TLS library does not give: nothing is sealed or opened.
     key: Option<K>,
     iv: Iv,
+    /// The least sequence number that may be sealed: a nonce that comes twice gives the key away.
+    next: u64,
+}
+
+impl<K: Aead> Drop for Records<K> {
+    /// The key of the upstream's side is worth the credentials that went through it. A library's key holds all of its
+    /// state itself, so that another one in its place overwrites it.
+    fn drop(&mut self) {
+        if !K::IS_WIPED {
+            self.key = K::with_key(&[0; 32]);
+            std::hint::black_box(&self.key);
+        }
+    }
 }
 
 impl<K: Aead> Records<K> {
@@ -170,6 +188,7 @@ impl<K: Aead> Records<K> {
         Self {
             key: K::with_key(key.as_ref()),
             iv,
+            next: 0,
         }
     }
 
@@ -184,6 +203,10 @@ impl<K: Aead> MessageEncrypter for Records<K> {
         message: OutboundPlainMessage<'_>,
         sequence: u64,
     ) -> Result<OutboundOpaqueMessage, Error> {
+        if sequence < self.next {
+            return Err(Error::EncryptError);
+        }
+        self.next = sequence.checked_add(1).ok_or(Error::EncryptError)?;
         let length = self.encrypted_payload_len(message.payload.len());
         let mut record = PrefixedPayload::with_capacity(length);
         append(&mut record, &message.payload);

@@ -1,7 +1,8 @@
 //! Decides when an HTTP/2 peer only keeps the gateway busy. The HTTP library bounds what streams cost; frames that
 //! belong to no stream it answers for as long as they come (RFC 9113 section 10.5 leaves the limit to the receiver).
 
-/// Control frames (`PING`, `SETTINGS`, `PRIORITY`, `RST_STREAM`) that one window may bring.
+/// Control frames (`PING`, `SETTINGS`, `PRIORITY`, `RST_STREAM`, and whatever is passed over because nobody knows it) that
+/// one window may bring.
 const MOST_CONTROL: u32 = 2_000;
 /// `WINDOW_UPDATE` frames that one window may bring: a fast download needs many.
 const MOST_WINDOW_UPDATES: u32 = 100_000;
@@ -74,15 +75,15 @@ impl FrameMeter {
     }
 
     fn count_frame(&mut self, kind: u8) -> Result<(), Flood> {
-        const PRIORITY: u8 = 2;
-        const RST_STREAM: u8 = 3;
-        const SETTINGS: u8 = 4;
-        const PING: u8 = 6;
+        const DATA: u8 = 0;
+        const HEADERS: u8 = 1;
         const WINDOW_UPDATE: u8 = 8;
+        const CONTINUATION: u8 = 9;
         match kind {
-            PRIORITY | RST_STREAM | SETTINGS | PING => self.control += 1,
+            // What streams cost is bounded by the library.
+            DATA | HEADERS | CONTINUATION => {}
             WINDOW_UPDATE => self.window_updates += 1,
-            _ => {}
+            _ => self.control += 1,
         }
         if self.control > MOST_CONTROL || self.window_updates > MOST_WINDOW_UPDATES {
             Err(Flood)
@@ -115,10 +116,11 @@ mod tests {
         assert_eq!(meter.count(&pings), Ok(()));
         meter.begin_window();
         assert_eq!(meter.count(&frame(6, 8)), Ok(()));
-        assert_eq!(
-            meter.count(&frame(4, 0).repeat(MOST_CONTROL as usize)),
-            Err(Flood)
-        );
+        for kind in [4, 11, 255] {
+            meter.begin_window();
+            let flood = frame(kind, 0).repeat(MOST_CONTROL as usize + 1);
+            assert_eq!(meter.count(&flood), Err(Flood), "{kind}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
 
 use foldhash::quality::RandomState;
 use outgate_journey::session::{SessionId, TokenClaims, TokenOrigin};
-use outgate_store::{DenyTarget, Steady, StoredDenial};
+use outgate_store::{DenyEntry, DenyTarget, Steady, StoredDenial};
 
 use self::packed::{Key, Packed};
 
@@ -99,15 +99,15 @@ impl Denials {
         &self,
         now: Steady,
         wanted: impl Fn(&DenyTarget) -> bool,
-    ) -> Vec<StoredDenial> {
+    ) -> Vec<DenyEntry> {
         let has_not_lapsed =
             |denial: &StoredDenial| denial.lapses.is_none_or(|lapses| now < lapses);
         let mut in_force = Vec::new();
         for part in &self.parts {
             let denials: Vec<_> = read(part).all().filter(has_not_lapsed).collect();
             // Without the lock: who is asked may take others.
-            let wanted = |denial: &StoredDenial| wanted(&denial.entry.target);
-            in_force.extend(denials.into_iter().filter(wanted));
+            let entries = denials.into_iter().map(|denial| denial.entry);
+            in_force.extend(entries.filter(|entry| wanted(&entry.target)));
         }
         in_force
     }
@@ -138,8 +138,13 @@ impl Denials {
         lapsed > 0
     }
 
+    /// How many entries there are, with those that have lapsed and are not taken out yet.
+    pub(super) fn len(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
     fn is_empty(&self) -> bool {
-        self.count.load(Ordering::Acquire) == 0
+        self.len() == 0
     }
 
     /// The part that an entry of this key is in. By other bits of its hash than those by which it is found there.
@@ -178,8 +183,6 @@ fn write(part: &RwLock<Packed>) -> RwLockWriteGuard<'_, Packed> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use outgate_store::DenyEntry;
-
     use super::*;
 
     fn token(number: u32, lapses: Option<u64>) -> StoredDenial {
@@ -205,7 +208,7 @@ mod tests {
         denials.put(&token(lapsing, Some(7)));
         denials.put(&token(lapsing + 1, None));
         assert!(!denials.lapse(Steady(4)));
-        let left = || denials.count.load(Ordering::Relaxed);
+        let left = || denials.len();
         let mut rounds = BTreeSet::new();
         while denials.lapse(Steady(5)) {
             rounds.insert(left());

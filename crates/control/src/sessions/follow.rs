@@ -127,7 +127,7 @@ impl Sessions {
                     cause: ending.cause,
                 })
                 .collect(),
-            denied: self.denied(|_| true),
+            denied: self.denials.in_force(now, |_| true),
             kill: self.kill_switch(),
             limits: limits.collect(),
         }

@@ -168,6 +168,12 @@ impl Sessions {
         Ok(true)
     }
 
+    /// How many entries the denylist has.
+    #[must_use]
+    pub fn count_denied(&self) -> usize {
+        self.denials.len()
+    }
+
     /// The denylist's entry of this target.
     #[must_use]
     pub fn denial(&self, target: &DenyTarget) -> Option<DenyEntry> {
@@ -179,8 +185,7 @@ impl Sessions {
     /// The denylist's entries that are wanted, the newest first. Time that grows with the whole list.
     #[must_use]
     pub fn denied(&self, wanted: impl Fn(&DenyTarget) -> bool) -> Vec<DenyEntry> {
-        let in_force = self.denials.in_force(self.time.steady(), wanted);
-        let mut entries: Vec<_> = in_force.into_iter().map(|denial| denial.entry).collect();
+        let mut entries = self.denials.in_force(self.time.steady(), wanted);
         entries.sort_by(|a, b| (b.at, &a.target).cmp(&(a.at, &b.target)));
         entries
     }

@@ -96,6 +96,7 @@ async fn a_stream_that_waits_holds_no_buffer() {
         while left > 0 {
             left -= stream.read(&mut room).await.unwrap();
         }
+        assert_eq!(stream.ahead.capacity(), 0);
         let waits = futures_util::poll!(std::pin::pin!(stream.read(&mut room)));
         assert!(waits.is_pending());
         assert_eq!(stream.ahead.capacity(), 0);
@@ -111,4 +112,20 @@ async fn what_is_written_goes_straight_through() {
         .unwrap();
     drop(stream);
     assert_eq!(read_by(10, &mut far).await, b"written");
+}
+
+#[tokio::test]
+async fn a_source_without_end_lets_others_have_their_turn() {
+    let mut stream = ReadAhead::new(Source::of(&[100 << 20]), BytesMut::new());
+    let mut room = [0; BULK];
+    let mut read = 0;
+    let mut all = std::pin::pin!(async {
+        loop {
+            read += stream.read(&mut room).await.unwrap();
+        }
+    });
+    let turn = futures_util::poll!(all.as_mut());
+    assert!(turn.is_pending());
+    // A task has 128 turns of the runtime's at once.
+    assert!(read <= 130 * BULK, "{read}");
 }

@@ -77,6 +77,7 @@ async fn what_happened_is_counted_and_who_it_was_is_not_told() {
     assert_eq!((value(&after, allowed), value(&after, denied)), (2.0, 1.0));
     assert_eq!(value(&after, "outgate_leaves_minted_total "), 1.0);
     assert_eq!(value(&after, "outgate_sessions_live "), 1.0);
+    assert_eq!(value(&after, "outgate_denylist_entries "), 0.0);
     assert!(value(&after, r#"outgate_bytes_total{direction="out"}"#) > 0.0);
     assert!(value(&after, "outgate_audit_records_total ") >= 3.0);
     assert!(value(&after, "outgate_ca_not_after_timestamp_seconds ") > 1e9);

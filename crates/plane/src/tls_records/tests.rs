@@ -169,6 +169,28 @@ fn a_key_of_another_length_protects_nothing() {
     let mut records = Records::<aws_lc::LessSafeKey> {
         key: None,
         iv: Iv::new([0; NONCE_LEN]),
+        next: 0,
     };
     assert_eq!(records.encrypt(message, 0).err(), Some(Error::EncryptError));
+}
+
+#[test]
+fn no_nonce_is_used_twice() {
+    for suite in SUITES.into_iter().flat_map(ours) {
+        let SupportedCipherSuite::Tls13(suite) = suite else {
+            panic!("a suite of TLS 1.3");
+        };
+        let (key, iv) = (AeadKey::from([7; 32]), Iv::from([3; NONCE_LEN]));
+        let mut records = suite.aead_alg.encrypter(key, iv);
+        let mut seal = |sequence| {
+            let message = OutboundPlainMessage {
+                typ: ContentType::ApplicationData,
+                version: ProtocolVersion::TLSv1_3,
+                payload: OutboundChunks::Single(b"text"),
+            };
+            records.encrypt(message, sequence).is_ok()
+        };
+        let sealed = [0, 0, 1, 5, 4, 5, 6, u64::MAX].map(&mut seal);
+        assert_eq!(sealed, [true, false, true, true, false, false, true, false]);
+    }
 }

@@ -110,10 +110,7 @@ impl Packed {
         }
         let place = self.runs.push(&writer.0);
         let (hasher, runs) = (&self.hasher, &self.runs);
-        let hash_at = |place: &Place| {
-            let key = runs.at(*place).after_lapses().key();
-            key.map_or(0, |key| hasher.hash_one(key))
-        };
+        let hash_at = |place: &Place| hash_at(hasher, runs, *place);
         self.places
             .insert_unique(hasher.hash_one(key), place, hash_at);
         self.soonest = self.soonest.into_iter().chain(denial.lapses).min();
@@ -128,6 +125,11 @@ impl Packed {
             return false;
         };
         let (place, _) = found.remove();
+        if self.places.is_empty() {
+            // With all that it was once needed for.
+            *self = Self::new(self.hasher.clone());
+            return true;
+        }
         self.unused += self.runs.at(place).length();
         if self.unused > LEAST && self.unused > self.runs.length / 2 {
             self.shrink();
@@ -178,7 +180,15 @@ impl Packed {
         }
         self.runs = runs;
         self.unused = 0;
+        let (hasher, runs) = (&self.hasher, &self.runs);
+        let hash_at = |place: &Place| hash_at(hasher, runs, *place);
+        self.places.shrink_to(self.places.len(), hash_at);
     }
+}
+
+fn hash_at(hasher: &RandomState, runs: &Runs, place: Place) -> u64 {
+    let key = runs.at(place).after_lapses().key();
+    key.map_or(0, |key| hasher.hash_one(key))
 }
 
 /// Where a run begins: the number of its block and how far inside, together in the lowest 40 bits. For blocks of a
@@ -526,5 +536,9 @@ mod tests {
         assert!(packed.runs.length <= 2 * LEAST, "{}", packed.runs.length);
         assert_eq!(packed.runs.blocks.len(), 1);
         assert!(packed.get((&token(999)).into()).is_some());
+        assert!(packed.places.capacity() < 1000);
+        assert!(packed.remove((&token(999)).into()));
+        let left = (packed.words.len(), packed.runs.blocks.len());
+        assert_eq!((left, packed.places.allocation_size()), ((0, 0), 0));
     }
 }

@@ -103,6 +103,11 @@ fn state(page: &mut Page, core: &Core) {
         "Sessions that are live.",
         core.sessions.count_live(),
     );
+    page.gauge(
+        "outgate_denylist_entries",
+        "Entries of the denylist.",
+        core.sessions.count_denied(),
+    );
     page.flag(
         "outgate_kill_switch",
         "Whether the kill switch is on.",
