@@ -1,19 +1,18 @@
-//! The benchmarks: every `crates/*/benches/*.rs` but Envoy's, most under criterion.
+//! The benchmarks: every `crates/*/benches/*.rs` but those of Envoy, under criterion.
 
 use std::{fs, path::PathBuf};
 
 use crate::{
+    bench_envoy,
     places::Places,
     run::{Steps, Task},
 };
 
-/// It has a command of its own, because it needs more than a compiler.
-const ENVOY: &str = "envoy";
-
 /// Runs every benchmark; `filter` goes to criterion.
 pub(crate) fn run(places: &Places, steps: &mut Steps, filter: Option<&str>) {
     let mut found = benchmarks(places);
-    found.retain(|(_, bench)| bench != ENVOY);
+    // They have a command of their own, because they need more than a compiler.
+    found.retain(|(_, bench)| !bench_envoy::BENCHMARKS.contains(&bench.as_str()));
     found.sort();
     if found.is_empty() {
         return steps.fail("benchmarks", "there is no crates/*/benches/*.rs");

@@ -5,12 +5,13 @@
 use std::{fs, path::PathBuf};
 
 use crate::{
+    bench_envoy,
     places::Places,
     run::{Steps, Task, host_triple},
 };
 
 const PROFILE: &str = "bench/outgate.profdata";
-/// What it is trained by: everything that guests do often.
+/// What it is trained by, besides Envoy's questions: everything that guests do often.
 const WORKLOADS: &str = "W1,W1h,W2,W2r,W2p,W3,W4,W5,SSE,WS";
 
 /// Builds it.
@@ -49,16 +50,20 @@ pub(crate) fn train(places: &Places, steps: &mut Steps) {
         let flags = format!("-Cprofile-generate={}", counts.display());
         compile(places, &folder, &flags)
     });
+    let counting = || Ok::<_, String>(folder.join(host_triple()?).join("dist/outgate"));
     let loaded = built
         && steps.step("build: the runner", || runner(places))
         && steps.step("load", || {
-            let counting = folder.join(host_triple()?).join("dist/outgate");
             let run = Task::new(places.target.join("release/outgate-bench"), 15);
             run.inside(&places.root)
                 .args(["run", "--peers", "outgate", "--workloads", WORKLOADS])
                 .args(["--rounds", "1", "--seconds", "2", "--out"])
-                .args([folder.join("load.jsonl"), "--outgate".into(), counting])
+                .args([folder.join("load.jsonl"), "--outgate".into(), counting()?])
                 .run()
+        })
+        && bench_envoy::prepare(places, steps)
+        && steps.step("load: Envoy's questions", || {
+            bench_envoy::measure(places, "envoy", Some("share"), &counting()?)
         });
     if loaded {
         steps.step(PROFILE, || {

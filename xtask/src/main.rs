@@ -42,7 +42,7 @@ usage: cargo xtask COMMAND
   dist                         the program as it is shipped, by the profile in bench/outgate.profdata
   profile                      takes that profile anew
   bench [FILTER]               the benchmarks that need nothing else
-  bench envoy [share|memory]   the benchmark of a real Envoy and its control plane
+  bench envoy [answers|share|memory]   the benchmarks of a real Envoy and its control plane
   bench peers [FLAG]...        the gateway beside others; the flags are in bench/README.md
   instructions [--bless]       instructions and allocations of a request, against the baseline, or as the new one
   startup                      what `outgate run` adds to a command's start and first request, in a release build

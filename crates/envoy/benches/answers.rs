@@ -3,7 +3,10 @@
 //!
 //! Calls are sent by a schedule and timed from when they were due, so that a server that stands still is charged for every
 //! call that it kept waiting. Beside it, in the same run, services that decide nothing: what is left is the machine's,
-//! HTTP/2's and the client's. `cargo bench -p outgate-envoy --bench answers -- [NAME [nothing|ours]]`.
+//! HTTP/2's and the client's.
+//!
+//! `OUTGATE_BIN` names the gateway (else the one of the same profile).
+//! `cargo bench -p outgate-envoy --bench answers -- [NAME [nothing|ours]]`.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -18,41 +21,38 @@ mod support;
 use std::{
     cell::RefCell,
     collections::BTreeMap,
-    path::Path,
+    path::PathBuf,
     rc::Rc,
-    sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use h2::SendStream;
-use outgate_config::Config;
-use outgate_envoy::control::{ControlPlane, Keys};
 use outgate_envoy_proto::envoy::service::{
     accesslog::v3::{StreamAccessLogsMessage, stream_access_logs_message::Identifier},
     auth::v3::CheckResponse,
     ratelimit::v3::{RateLimitResponse, rate_limit_response::Code},
 };
-use outgate_native::gateway::{AuditPlace, InMemoryGateway};
-use outgate_xds::{Door, Services};
+use outgate_testkit::TestCa;
 use prost::{
     Message,
     encoding::{WireType, encode_key, encode_varint},
 };
-use serde_json::json;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use tracing::subscriber::NoSubscriber;
 
 use support::{
     caller::{Caller, framed, unframed, with_length},
-    machine::{Latencies, cores, median, pin, process_time, thread_time},
-    messages::{self, CHECK, HOST, LIMIT, LOG},
-    nothing::Nothing,
+    edge::Places,
+    machine::{Latencies, cores, median, pin, time_of},
+    messages::{self, CHECK, LIMIT, LOG},
+    nothing,
     template::{Template, id_in},
 };
 
 const DESTINATIONS: usize = 1000;
+/// Of the upstream, which nobody dials.
+const PORT: u16 = 443;
 const SESSIONS: usize = 16;
 const TUNNELS: usize = 64;
 /// So much is measured at once, after a second that is not.
@@ -79,9 +79,10 @@ enum Asked {
     Both,
 }
 
-const RUNS: [(&str, Asked, u32); 4] = [
+const RUNS: [(&str, Asked, u32); 5] = [
     ("ext_authz alone", Asked::Check, 20_000),
     ("rate limit alone", Asked::Limit, 20_000),
+    ("both, 5,000 answers", Asked::Both, 2500),
     ("both, 20,000 answers", Asked::Both, 10_000),
     ("both, 40,000 answers", Asked::Both, 20_000),
 ];
@@ -89,6 +90,9 @@ const RUNS: [(&str, Asked, u32); 4] = [
 fn main() {
     // As in the gateway, where nobody listens to what its libraries trace.
     tracing::subscriber::set_global_default(NoSubscriber::new()).unwrap();
+    if nothing::is_asked_for() {
+        return nothing::decide();
+    }
     let mut chosen = std::env::args().skip(1).filter(|it| !it.starts_with("--"));
     let (filter, only) = (chosen.next(), chosen.next());
     let servers = ["nothing", "ours"].map(|it| only.as_ref().is_none_or(|only| only == it));
@@ -96,11 +100,15 @@ fn main() {
     let (Some(&of_client), Some(&of_server)) = (cores.first(), cores.last()) else {
         return;
     };
-    let folder = tempfile::tempdir().unwrap();
-    let (ready, is_ready) = mpsc::channel();
-    let place = folder.path().to_owned();
-    let server = std::thread::spawn(move || serve(of_server, &place, &ready));
-    let tokens = is_ready.recv().unwrap();
+    let ca = TestCa::new("the upstreams' CA");
+    let places = Places::new(PORT, &ca);
+    // Also what it starts stays where it was started.
+    let start = || {
+        pin(of_server);
+        places.gateway(DESTINATIONS, false)
+    };
+    let gateway = std::thread::scope(|scope| scope.spawn(start).join().unwrap());
+    let tokens: Vec<_> = (0..SESSIONS).map(|_| gateway.session_create().1).collect();
     pin(of_client);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -123,6 +131,16 @@ fn main() {
     );
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
+        let ours = Server {
+            socket: gateway.folder().join("xds.sock"),
+            process: gateway.pid(),
+        };
+        nothing::record(&ours.socket, &tokens[0], PORT, places.folder.path()).await;
+        let (deciding_nothing, socket) = nothing::start(places.folder.path(), of_server);
+        let nothing = Server {
+            socket,
+            process: deciding_nothing.id(),
+        };
         for (name, asked, rate) in RUNS {
             if filter
                 .as_ref()
@@ -132,11 +150,11 @@ fn main() {
             }
             let mut all = [Vec::new(), Vec::new()];
             for _ in 0..ROUNDS {
-                for (which, server) in ["nothing", "ours"].into_iter().enumerate() {
+                for (which, server) in [&nothing, &ours].into_iter().enumerate() {
                     if !servers[which] {
                         continue;
                     }
-                    let mut world = World::new(&folder.path().join(server), &tokens).await;
+                    let mut world = World::new(server, &tokens).await;
                     let _warm = world.run(asked, rate, Duration::from_secs(1)).await;
                     let measured = world.run(asked, rate, MEASURED).await;
                     all[which].push(measured);
@@ -155,7 +173,12 @@ fn main() {
             println!("{:<22} CPU of ours to nothing: {:.2}", "", cpu(1) / cpu(0));
         }
     });
-    drop(server);
+}
+
+/// One that is asked, on a processor of its own.
+struct Server {
+    socket: PathBuf,
+    process: u32,
 }
 
 /// What came of one run.
@@ -198,83 +221,10 @@ fn report(name: &str, server: &str, runs: &[Measured]) {
     }
 }
 
-/// One processor that answers, on two doors.
-fn serve(core: usize, folder: &Path, ready: &mpsc::Sender<Vec<String>>) {
-    pin(core);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let audit = AuditPlace {
-            folder: folder.join("audit"),
-            most_records: u64::MAX,
-        };
-        let gateway = InMemoryGateway::start(config(folder), audit, &[], Box::new(|_| {})).unwrap();
-        let mut tokens = Vec::new();
-        for _ in 0..SESSIONS {
-            let session = gateway.begin_session(BTreeMap::new()).await.unwrap();
-            tokens.push(session.token().expose().to_owned());
-        }
-        let keys: Keys = Arc::new(String::new);
-        let control = ControlPlane::new(gateway.core());
-        let stop = CancellationToken::new();
-        let ours = control.offer(Services::new(), keys);
-        tokio::spawn(
-            Door::unix(&folder.join("ours"))
-                .unwrap()
-                .serve(ours, stop.clone()),
-        );
-        record(folder, &tokens[0]).await;
-        let nothing = Nothing::read(folder).offer(Services::new(), Bytes::new());
-        let door = Door::unix(&folder.join("nothing")).unwrap();
-        ready.send(tokens).unwrap();
-        tokio::spawn(async move { control.keep_house().await });
-        door.serve(nothing, stop).await;
-    });
-}
-
-/// Asks once and keeps the answers, for the services that decide nothing.
-async fn record(folder: &Path, token: &str) {
-    let caller = Caller::connect(&folder.join("ours")).await;
-    let question = framed(&messages::connect(token, 443));
-    let tunnel = caller.call(CHECK, "connect", question).await;
-    let connection = &decided(&tunnel)["connection"];
-    let question = framed(&messages::bumped(token, connection, 443));
-    let request = caller.call(CHECK, "bumped", question).await;
-    let question = framed(&messages::limit(&decided(&request)));
-    let limit = caller.call(LIMIT, "", question).await;
-    for (name, answer) in [("tunnel", tunnel), ("request", request), ("limit", limit)] {
-        std::fs::write(folder.join(name), answer).unwrap();
-    }
-}
-
-fn config(folder: &Path) -> Config {
-    std::fs::write(folder.join("key"), "a-credential-of-some-length").unwrap();
-    let destination = |name: String| {
-        json!({
-            "host": name,
-            "inject": { "credential": "key", "header": "x-api-key" },
-            "allow": [{ "methods": ["GET", "POST"], "paths": ["/v1/**"] }],
-            "limits": { "requests": "1000000/s" },
-        })
-    };
-    let others = (1..DESTINATIONS).map(|at| format!("h{at}.example.org"));
-    let names = [HOST.to_owned()].into_iter().chain(others);
-    let config = json!({
-        "version": 1,
-        "listen": { "proxy": "127.0.0.1:0" },
-        "credentials": { "key": { "from": { "file": "key" } } },
-        "destinations": names.map(destination).collect::<Vec<_>>(),
-        "sessions": { "limits": { "requests": "1000000/s", "bytes_out": "1000000GiB" } },
-        "resolver": { "servers": ["127.0.0.1:9"], "hosts": { HOST: "93.184.215.14" } },
-        "upstream": { "roots": "bundled" },
-    });
-    Config::parse("bench.yaml", &config.to_string(), folder).unwrap()
-}
-
 /// One connection, as of one of Envoy's workers, and what goes on over it.
 struct World {
+    /// The server's.
+    process: u32,
     caller: Caller,
     tunnels: Vec<Rc<Tunnel>>,
     log: Rc<RefCell<Log>>,
@@ -289,9 +239,9 @@ struct Tunnel {
 
 impl Tunnel {
     async fn open(caller: &Caller, token: &str) -> Self {
-        let question = framed(&messages::connect(token, 443));
+        let question = framed(&messages::connect(token, PORT));
         let connection = decided(&caller.call(CHECK, "connect", question).await);
-        let check = framed(&messages::bumped(token, &connection["connection"], 443));
+        let check = framed(&messages::bumped(token, &connection["connection"], PORT));
         let decision = decided(&caller.call(CHECK, "bumped", check.clone()).await);
         let with = move |id: &str| {
             let mut decision = decision.clone();
@@ -310,8 +260,8 @@ impl Tunnel {
 }
 
 impl World {
-    async fn new(socket: &Path, tokens: &[String]) -> Self {
-        let caller = Caller::connect(socket).await;
+    async fn new(server: &Server, tokens: &[String]) -> Self {
+        let caller = Caller::connect(&server.socket).await;
         let mut tunnels = Vec::new();
         for at in 0..TUNNELS {
             let tunnel = Tunnel::open(&caller, &tokens[at % tokens.len()]).await;
@@ -325,6 +275,7 @@ impl World {
             is_first: true,
         }));
         Self {
+            process: server.process,
             caller,
             tunnels,
             log,
@@ -335,7 +286,7 @@ impl World {
         let total = rate as usize * usize::try_from(length.as_secs()).unwrap();
         let every = Duration::from_secs(1) / rate;
         let figures: Rc<RefCell<[Latencies; 4]>> = Rc::default();
-        let (mut process, mut own, mut passed) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+        let (mut process, mut passed) = (Duration::ZERO, Duration::ZERO);
         let at_once = if asked == Asked::Limit {
             PREPARED
         } else {
@@ -349,8 +300,7 @@ impl World {
             } else {
                 Vec::new()
             };
-            let (process_before, own_before, start) =
-                (process_time(), thread_time(), Instant::now());
+            let (before, start) = (time_of(self.process), Instant::now());
             let mut tasks = JoinSet::new();
             for number in 0..count {
                 let due = start + every * u32::try_from(number).unwrap();
@@ -380,8 +330,7 @@ impl World {
             self.log.borrow_mut().flush();
             // What the log leaves to do belongs to the calls.
             tokio::time::sleep(Duration::from_millis(20)).await;
-            process += process_time() - process_before;
-            own += thread_time() - own_before;
+            process += time_of(self.process) - before;
             passed += start.elapsed();
             done += count;
         }
@@ -399,7 +348,7 @@ impl World {
                 .map(|(at, name)| (name, figures[at].summary()))
                 .collect(),
             calls: calls / passed.as_secs_f64(),
-            cpu: (process - own).as_secs_f64() * 1e6 / calls,
+            cpu: process.as_secs_f64() * 1e6 / calls,
             late: figures[3].summary()[1],
         }
     }

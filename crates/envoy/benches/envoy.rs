@@ -15,27 +15,18 @@
 
 mod support;
 
-use std::{
-    path::Path,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use outgate_envoy_proto::envoy::service::auth::v3::CheckResponse;
 use outgate_testkit::{
     Channel, Gateway, Guest, TestCa, certs::roots_from_pem, process::status_field,
 };
-use outgate_xds::{Door, Services};
-use tokio_util::sync::CancellationToken;
 
 use support::{
-    caller::{Caller, framed, unframed},
-    edge::{Places, Running, envoy, other},
+    edge::{Places, envoy, other},
     load,
     machine::{cores, median, pin, time_of},
-    messages::{self, CHECK, HOST, KEYS, LIMIT},
-    nothing::Nothing,
+    messages::HOST,
+    nothing,
 };
 
 const RATE: u32 = 1000;
@@ -52,10 +43,8 @@ const LEAVES: usize = 1000;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [role, folder] = arguments.as_slice()
-        && role == "decide-nothing"
-    {
-        return decide_nothing(Path::new(folder));
+    if nothing::is_asked_for() {
+        return nothing::decide();
     }
     let mut words = arguments.iter().filter(|it| !it.starts_with("--"));
     let wanted = words.next();
@@ -82,45 +71,6 @@ fn main() {
     }
 }
 
-/// Services that answer what was answered once.
-fn decide_nothing(folder: &Path) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let keys = Bytes::from(std::fs::read(folder.join("keys")).unwrap());
-        let services = Nothing::read(folder).offer(Services::new(), keys);
-        let door = Door::unix(&folder.join("nothing.sock")).unwrap();
-        door.serve(services, CancellationToken::new()).await;
-    });
-}
-
-/// One request's answers, kept.
-async fn record(gateway: &Gateway, token: &str, port: u16, folder: &Path) {
-    let caller = Caller::connect(&gateway.folder().join("xds.sock")).await;
-    let question = framed(&messages::connect(token, port));
-    let tunnel = caller.call(CHECK, "connect", question).await;
-    let connection = &decision(&tunnel)["connection"];
-    let question = framed(&messages::bumped(token, connection, port));
-    let request = caller.call(CHECK, "bumped", question).await;
-    let question = framed(&messages::limit(&decision(&request)));
-    let limit = caller.call(LIMIT, "", question).await;
-    let keys = caller.get(KEYS).await;
-    for (name, bytes) in [
-        ("tunnel", tunnel),
-        ("request", request),
-        ("limit", limit),
-        ("keys", keys),
-    ] {
-        std::fs::write(folder.join(name), bytes).unwrap();
-    }
-}
-
-fn decision(answer: &Bytes) -> std::collections::BTreeMap<String, String> {
-    messages::decision(&unframed::<CheckResponse>(answer))
-}
-
 /// Microseconds of processor per request, and the latency.
 struct Cost {
     envoy: f64,
@@ -136,8 +86,8 @@ async fn share(scrub: bool, core: usize) {
     let gateway = places.gateway(HOSTS, scrub);
     let (_, token) = gateway.session_create();
     let folder = places.folder.path();
-    record(&gateway, &token, port, folder).await;
-    let nothing = if scrub { None } else { Some(nothing(folder)) };
+    nothing::record(&gateway.folder().join("xds.sock"), &token, port, folder).await;
+    let nothing = (!scrub).then(|| nothing::start(folder, cores()[0]));
     let roots = roots_from_pem(gateway.ca_pem().as_deref());
     let guest = Guest::new(places.proxy, roots).with_proxy_token(&token);
     println!(
@@ -148,13 +98,11 @@ async fn share(scrub: bool, core: usize) {
     let mut costs = [Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
         for (which, name) in ["nothing", "ours"].into_iter().enumerate() {
-            let server = match (name, &nothing) {
+            let (server, asks) = match (name, &nothing) {
                 ("nothing", None) => continue,
-                ("nothing", Some(nothing)) => nothing.id(),
-                _ => gateway.pid(),
+                ("nothing", Some((running, socket))) => (running.id(), Some(socket.as_path())),
+                _ => (gateway.pid(), None),
             };
-            let socket = folder.join("nothing.sock");
-            let asks = (name == "nothing").then_some(socket.as_path());
             let edge = envoy(&gateway, &places, asks, core);
             let cost = cost(&guest, port, &token, edge.id(), server).await;
             println!(
@@ -185,16 +133,6 @@ async fn share(scrub: bool, core: usize) {
             envoy / middle(0, |it| it.envoy),
         );
     }
-}
-
-fn nothing(folder: &Path) -> Running {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.arg("decide-nothing").arg(folder);
-    let running = Running::start(command, cores()[0]);
-    while !folder.join("nothing.sock").exists() {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    running
 }
 
 async fn cost(guest: &Guest, port: u16, token: &str, envoy: u32, server: u32) -> Cost {

@@ -52,6 +52,7 @@ impl Places {
                 "ports": [self.upstream],
                 "inject": { "credential": "key", "header": "x-api-key" },
                 "allow": [{ "methods": ["GET", "POST"], "paths": ["/v1/**"] }],
+                "limits": { "requests": "1000000/s" },
             })
         };
         let addresses: serde_json::Map<_, _> = (0..hosts)

@@ -4,10 +4,12 @@
 use std::{
     convert::Infallible,
     future::ready,
-    path::Path,
+    path::{Path, PathBuf},
     pin::Pin,
+    process::Command,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -26,9 +28,10 @@ use outgate_envoy_proto::envoy::service::{
     },
     ratelimit::v3::{RateLimitRequest, RateLimitResponse},
 };
-use outgate_xds::{Call, Services};
+use outgate_xds::{Call, Door, Services};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status, Streaming,
     body::Body,
@@ -37,37 +40,97 @@ use tonic::{
 };
 
 use super::{
-    caller::unframed,
-    messages::{CHECK, LIMIT},
+    caller::{Caller, framed, unframed},
+    edge::Running,
+    messages::{self, CHECK, KEYS, LIMIT},
 };
+
+/// The word that makes a benchmark's own program this server.
+const ROLE: &str = "decide-nothing";
+/// Where it is reached, in its folder.
+const SOCKET: &str = "nothing.sock";
+
+/// Whether this process was started by [`start`].
+pub(crate) fn is_asked_for() -> bool {
+    std::env::args().nth(1).is_some_and(|word| word == ROLE)
+}
+
+/// Serves until it is killed, on one thread.
+pub(crate) fn decide() {
+    let folder = PathBuf::from(std::env::args_os().nth(2).unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let services = Nothing::read(&folder).offer(Services::new());
+        let door = Door::unix(&folder.join(SOCKET)).unwrap();
+        door.serve(services, CancellationToken::new()).await;
+    });
+}
+
+/// Starts a process that answers on one processor what was recorded in a folder; where it is reached.
+pub(crate) fn start(folder: &Path, core: usize) -> (Running, PathBuf) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.arg(ROLE).arg(folder);
+    let running = Running::start(command, core);
+    let socket = folder.join(SOCKET);
+    while !socket.exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    (running, socket)
+}
+
+/// Asks a gateway once, and keeps its answers in a folder.
+pub(crate) async fn record(socket: &Path, token: &str, port: u16, folder: &Path) {
+    let caller = Caller::connect(socket).await;
+    let question = framed(&messages::connect(token, port));
+    let tunnel = caller.call(CHECK, "connect", question).await;
+    let connection = &messages::decision(&unframed(&tunnel))["connection"];
+    let question = framed(&messages::bumped(token, connection, port));
+    let request = caller.call(CHECK, "bumped", question).await;
+    let question = framed(&messages::limit(&messages::decision(&unframed(&request))));
+    let limit = caller.call(LIMIT, "", question).await;
+    let keys = caller.get(KEYS).await;
+    for (name, answer) in [
+        ("tunnel", tunnel),
+        ("request", request),
+        ("limit", limit),
+        ("keys", keys),
+    ] {
+        std::fs::write(folder.join(name), answer).unwrap();
+    }
+}
 
 /// What it answers.
 #[derive(Clone)]
-pub(crate) struct Nothing {
+struct Nothing {
     /// To a `CONNECT`.
-    pub(crate) tunnel: Arc<CheckResponse>,
+    tunnel: Arc<CheckResponse>,
     /// To a request.
-    pub(crate) request: Arc<CheckResponse>,
+    request: Arc<CheckResponse>,
     /// To the rate limit's question.
-    pub(crate) limit: Arc<RateLimitResponse>,
+    limit: Arc<RateLimitResponse>,
+    keys: Bytes,
 }
 
 impl Nothing {
     /// What was answered once, message by message as it went over the wire, in three files.
-    pub(crate) fn read(folder: &Path) -> Self {
+    fn read(folder: &Path) -> Self {
         let read = |name: &str| Bytes::from(std::fs::read(folder.join(name)).unwrap());
         Self {
             tunnel: Arc::new(unframed(&read("tunnel"))),
             request: Arc::new(unframed(&read("request"))),
             limit: Arc::new(unframed(&read("limit"))),
+            keys: read("keys"),
         }
     }
 
-    /// Offers it, and these keys.
-    pub(crate) fn offer(&self, services: Services, keys: Bytes) -> Services {
+    /// Offers it.
+    fn offer(&self, services: Services) -> Services {
         let (checking, limit) = (self.clone(), Arc::clone(&self.limit));
         services
-            .add(KeysService(keys))
+            .add(KeysService(self.keys.clone()))
             .method(CHECK, move |call| ready(Ok(checking.check(&call))))
             .method(LIMIT, move |_: Call<RateLimitRequest>| {
                 ready(Ok(RateLimitResponse::clone(&limit)))

@@ -2,7 +2,8 @@
 
 use std::{
     cell::Cell,
-    pin::Pin,
+    future::poll_fn,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,7 +12,7 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
-use tokio::task::coop::has_budget_remaining;
+use tokio::task::coop::{has_budget_remaining, unconstrained};
 use tokio_util::sync::CancellationToken;
 
 use super::super::{note_end, run};
@@ -77,11 +78,16 @@ impl Driver {
         Poll::Pending
     }
 
-    /// Drives the connection for nobody.
+    /// Drives the connection for nobody. A task that has used its turn up would be told that nothing came, and take a
+    /// connection for alive that has ended.
     pub(super) fn look(&mut self) {
         let _own = Own::of(&self.turns);
         self.turns.task.take();
-        self.drive();
+        let drive = pin!(unconstrained(poll_fn(|_| {
+            self.drive();
+            Poll::Ready(())
+        })));
+        let _always_ready = drive.poll(&mut Context::from_waker(Waker::noop()));
     }
 
     /// Lets what is not over go on for nobody in particular.
@@ -153,10 +159,7 @@ impl Drop for Own {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        future::poll_fn,
-        sync::{Mutex, atomic::AtomicUsize},
-    };
+    use std::sync::{Mutex, atomic::AtomicUsize};
 
     use super::*;
 
@@ -255,6 +258,24 @@ mod tests {
         .await;
         assert!(driver.connection.is_none());
         killing.cancel();
+    }
+
+    #[tokio::test]
+    async fn who_has_used_a_turn_up_still_sees_that_a_connection_has_ended() {
+        let connection = async {
+            tokio::task::consume_budget().await;
+            Ok(())
+        };
+        let mut driver = Driver::new(Box::pin(connection), CancellationToken::new());
+        poll_fn(|cx| {
+            while let Poll::Ready(turn) = tokio::task::coop::poll_proceed(cx) {
+                turn.made_progress();
+            }
+            driver.look();
+            assert!(driver.connection.is_none());
+            Poll::Ready(())
+        })
+        .await;
     }
 
     #[tokio::test]
