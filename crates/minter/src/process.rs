@@ -117,15 +117,13 @@ impl MinterProcess {
         let Some(supplied) = &self.supplied else {
             return CaLook::Same;
         };
-        let look = supplied.look(self.leaves.service().now());
-        if let CaLook::Renewed(authority) = &look {
+        supplied.look(self.leaves.service().now(), |authority| {
             if let Err(error) = publish(authority, &self.ca) {
                 tracing::error!(code = "ca_not_published", %error, "the renewed CA signs, and is not handed out");
             }
             let minter = portable_minter(Arc::clone(authority));
             self.leaves.service().set_minter(minter);
-        }
-        look
+        })
     }
 
     /// The leaves, to be served beside other secrets.

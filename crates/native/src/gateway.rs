@@ -308,14 +308,13 @@ impl Gateway {
             .collect()
     }
 
-    /// Looks whether the deployment renewed the CA. Another one signs every leaf from here on; what is open goes on.
-    /// Blocks on files.
-    pub fn refresh_ca(&self) -> CaLook {
+    /// Looks whether the deployment renewed the CA. Another one signs every leaf from here on, those of `others` as well;
+    /// what is open goes on. Blocks on files.
+    pub fn refresh_ca(&self, others: impl FnOnce(&Arc<CertificateAuthority>)) -> CaLook {
         let Some(supplied) = &self.supplied else {
             return CaLook::Same;
         };
-        let look = supplied.look(unix_now());
-        if let CaLook::Renewed(authority) = &look {
+        supplied.look(unix_now(), |authority| {
             let published = self.ca.iter().try_for_each(|it| publish(authority, it));
             if let Err(error) = published {
                 tracing::error!(code = "ca_not_published", %error, "the renewed CA signs, and is not handed out");
@@ -324,8 +323,8 @@ impl Gateway {
                 tls.sign_by(Minter::new(Arc::clone(authority), LEAF_CACHE));
             }
             self.authority.store(Some(Arc::clone(authority)));
-        }
-        look
+            others(authority);
+        })
     }
 
     /// The configuration that is in force.

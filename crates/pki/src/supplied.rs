@@ -103,12 +103,16 @@ impl SuppliedCa {
         &self.files
     }
 
-    /// Reads the files again, and says in the log what came of it. Blocks on them.
-    pub fn look(&self, now: UnixSeconds) -> CaLook {
+    /// Reads the files again, and says in the log what came of it: of another CA when it is in force. Blocks on them.
+    pub fn look(
+        &self,
+        now: UnixSeconds,
+        put_in_force: impl FnOnce(&Arc<CertificateAuthority>),
+    ) -> CaLook {
         let read = read(&self.files, now);
         let mut seen = self.seen();
         let look = match read {
-            Ok(found) => seen.take(found),
+            Ok(found) => seen.take(found, put_in_force),
             Err(refused) => seen.refuse(&refused, now),
         };
         seen.warn_of_the_end(now);
@@ -121,11 +125,17 @@ impl SuppliedCa {
 }
 
 impl Seen {
-    fn take(&mut self, found: CertificateAuthority) -> CaLook {
+    fn take(
+        &mut self,
+        found: CertificateAuthority,
+        put_in_force: impl FnOnce(&Arc<CertificateAuthority>),
+    ) -> CaLook {
         (self.flawed, self.told) = (None, None);
         if found.is_the_same(&self.held) {
             return CaLook::Same;
         }
+        let found = Arc::new(found);
+        put_in_force(&found);
         let (subject, sha256) = (found.subject(), found.fingerprint_sha256());
         let until = utc(found.not_after());
         if found.not_after() < self.held.not_after() {
@@ -136,9 +146,9 @@ impl Seen {
         } else {
             tracing::info!(code = "ca_rotated", subject, %sha256, %until, "the CA was renewed");
         }
-        self.held = Arc::new(found);
+        self.held = Arc::clone(&found);
         self.warned = None;
-        CaLook::Renewed(Arc::clone(&self.held))
+        CaLook::Renewed(found)
     }
 
     /// A flaw is told once, and not at first sight: files that are written one after the other do not fit for a moment.

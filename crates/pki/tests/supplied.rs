@@ -163,7 +163,7 @@ fn a_self_signed_ca_signs_and_is_not_sent() {
         supplied.authority().certificate_pem().trim(),
         own.pem().trim().replace("\r\n", "\n")
     );
-    assert!(matches!(supplied.look(NOW), CaLook::Same));
+    assert!(matches!(look(&supplied, NOW), CaLook::Same));
 }
 
 #[test]
@@ -411,6 +411,10 @@ fn a_subject_that_leaves_would_spell_otherwise_is_refused() {
     assert_eq!((code, key), ("subject", "ca.certificate"), "{text}");
 }
 
+fn look(supplied: &SuppliedCa, now: UnixSeconds) -> CaLook {
+    supplied.look(now, |_| ())
+}
+
 fn renewed(look: CaLook) -> Arc<CertificateAuthority> {
     match look {
         CaLook::Renewed(authority) => authority,
@@ -426,29 +430,29 @@ fn a_renewed_pair_is_taken_once_and_half_of_one_never() {
     let supplied = mount.open().unwrap();
     let before = supplied.authority().fingerprint_sha256();
     mount.certificates(&[&second]);
-    assert!(matches!(supplied.look(NOW), CaLook::Unsettled));
-    assert!(matches!(supplied.look(NOW), CaLook::Unsettled));
-    assert!(matches!(supplied.look(SOON), CaLook::Same));
+    assert!(matches!(look(&supplied, NOW), CaLook::Unsettled));
+    assert!(matches!(look(&supplied, NOW), CaLook::Unsettled));
+    assert!(matches!(look(&supplied, SOON), CaLook::Same));
     assert_eq!(supplied.authority().fingerprint_sha256(), before);
     assert!(is_taken(&leaf(&supplied), &[&top]));
     mount.key(&second.key().serialize_pem());
-    let authority = renewed(supplied.look(NOW));
+    let authority = renewed(look(&supplied, NOW));
     assert_ne!(authority.fingerprint_sha256(), before);
     assert_eq!(
         authority.fingerprint_sha256(),
         supplied.authority().fingerprint_sha256()
     );
     assert!(is_taken(&leaf(&supplied), &[&top]));
-    assert!(matches!(supplied.look(NOW), CaLook::Same));
+    assert!(matches!(look(&supplied, NOW), CaLook::Same));
     // It is unsettled anew at the next renewal.
     fs::remove_file(mount.path("tls.key")).unwrap();
-    assert!(matches!(supplied.look(NOW), CaLook::Unsettled));
-    assert!(matches!(supplied.look(NOW), CaLook::Unsettled));
-    assert!(matches!(supplied.look(SOON), CaLook::Same));
+    assert!(matches!(look(&supplied, NOW), CaLook::Unsettled));
+    assert!(matches!(look(&supplied, NOW), CaLook::Unsettled));
+    assert!(matches!(look(&supplied, SOON), CaLook::Same));
     mount.key(&second.key().serialize_pem());
-    assert!(matches!(supplied.look(NOW), CaLook::Same));
+    assert!(matches!(look(&supplied, NOW), CaLook::Same));
     mount.key("damaged");
-    assert!(matches!(supplied.look(NOW), CaLook::Unsettled));
+    assert!(matches!(look(&supplied, NOW), CaLook::Unsettled));
 }
 
 #[test]
@@ -457,7 +461,7 @@ fn other_roots_beside_the_same_signer_are_a_renewal() {
     let mount = Mount::of(&[&own], &own);
     let supplied = mount.open().unwrap();
     mount.certificates(&[&own, &next]);
-    let authority = renewed(supplied.look(NOW));
+    let authority = renewed(look(&supplied, NOW));
     assert_eq!(authority.certificate_pem().matches("BEGIN").count(), 2);
     assert_eq!(leaf(&supplied).len(), 1);
 }
@@ -471,9 +475,9 @@ fn an_expired_pair_is_not_taken_over_and_the_one_before_ends_when_it_ends() {
     let supplied = mount.open().unwrap();
     mount.certificates(&[&expired]);
     mount.key(&expired.key().serialize_pem());
-    assert!(matches!(supplied.look(NOW), CaLook::Unsettled));
-    assert!(matches!(supplied.look(NOW), CaLook::Unsettled));
-    assert!(matches!(supplied.look(SOON), CaLook::Same));
+    assert!(matches!(look(&supplied, NOW), CaLook::Unsettled));
+    assert!(matches!(look(&supplied, NOW), CaLook::Unsettled));
+    assert!(matches!(look(&supplied, SOON), CaLook::Same));
     let end = UnixSeconds(NOW.0 + DAY);
     let minter = minter(supplied.authority());
     assert!(minter.leaf(&host("a.test"), UnixSeconds(end.0 - 1)).is_ok());
@@ -481,13 +485,13 @@ fn an_expired_pair_is_not_taken_over_and_the_one_before_ends_when_it_ends() {
     assert!(matches!(refused, Err(PkiError::Expired { .. })));
     mount.certificates(&[&short]);
     mount.key(&short.key().serialize_pem());
-    assert!(matches!(supplied.look(end), CaLook::Same));
+    assert!(matches!(look(&supplied, end), CaLook::Same));
     // One that ends sooner is a renewal all the same.
     let sooner = changed_below(&top, "ca", |it| it.not_after = at(NOW.0 + 3600));
     mount.certificates(&[&sooner]);
     mount.key(&sooner.key().serialize_pem());
     assert_eq!(
-        renewed(supplied.look(NOW)).not_after(),
+        renewed(look(&supplied, NOW)).not_after(),
         UnixSeconds(NOW.0 + 3600)
     );
 }

@@ -163,16 +163,12 @@ impl Core {
     /// Takes a renewed CA over, where the deployment supplies it: for this process's own handshakes and for other data
     /// planes. Whether its files are settled; else a look within a second is worth it. Blocks on files.
     pub(super) fn refresh_ca(&self) -> bool {
-        match self.gateway.refresh_ca() {
-            CaLook::Same => true,
-            CaLook::Unsettled => false,
-            CaLook::Renewed(authority) => {
-                if let Some(planes) = self.planes.get() {
-                    planes.sign_by(authority);
-                }
-                true
+        let look = self.gateway.refresh_ca(|authority| {
+            if let Some(planes) = self.planes.get() {
+                planes.sign_by(Arc::clone(authority));
             }
-        }
+        });
+        !matches!(look, CaLook::Unsettled)
     }
 
     pub(super) fn open_doors(
