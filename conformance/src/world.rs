@@ -265,11 +265,16 @@ impl World {
             Some(code),
             "{context}: another reason; {outcome:?}"
         );
-        let body = outcome.response().expect("an answer").json();
-        if outcome
-            .response()
-            .is_some_and(|response| !response.body.is_empty())
-        {
+        let response = outcome.response().expect("an answer");
+        let status = documented_status(code);
+        // A proxy's own challenge is another one.
+        let is_challenge = (status, response.status) == (401, 407);
+        assert!(
+            response.status == status || is_challenge,
+            "{context}: {code} is {status}; {outcome:?}"
+        );
+        let body = response.json();
+        if !response.body.is_empty() {
             assert_eq!(
                 body["error"]["code"], code,
                 "{context}: the body disagrees: {body}"
@@ -505,4 +510,13 @@ pub fn destination<'a>(config: &'a mut Value, host: &str) -> &'a mut Value {
 pub fn add_destination(config: &mut Value, rule: Value) {
     let list = config["destinations"].as_array_mut();
     list.expect("a list").push(rule);
+}
+
+/// The status that the list of reasons has for one.
+fn documented_status(code: &str) -> u16 {
+    let rows = include_str!("../../docs/denials.md").lines();
+    let row = rows.filter_map(|row| row.strip_prefix(&format!("| `{code}` | ")));
+    row.filter_map(|row| row.split(' ').next()?.parse().ok())
+        .next()
+        .unwrap_or_else(|| panic!("{code} is not in docs/denials.md"))
 }

@@ -53,7 +53,8 @@ pub(super) fn checked(answer: &Response<Bytes>) -> Answer {
     }
 }
 
-/// Of a rate-limit call. Envoy's answer says 429; its local replies correct the status by the reason.
+/// Of a rate-limit call. Envoy's answer would say 429; its local replies correct the status by the reason
+/// (`render/reply.rs`).
 pub(super) fn limited(answer: &Response<Bytes>) -> RateLimitResponse {
     RateLimitResponse {
         overall_code: Code::OverLimit.into(),

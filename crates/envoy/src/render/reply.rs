@@ -1,5 +1,7 @@
 //! How Envoy says no by itself: in the journey's own words. Upstream detail (certificate names, addresses) stays out.
 
+use std::collections::BTreeMap;
+
 use outgate_journey::denial::DenyCode;
 use serde_json::{Value, json};
 
@@ -7,9 +9,13 @@ use super::json::{decided, extension};
 use super::names::decision;
 use crate::reasons::{Found, REASONS};
 
+/// What Envoy calls a refusal of the rate limit.
+const LIMITED: &str = "request_rate_limited";
+
 /// The first that matches is used.
 pub(super) fn local_replies() -> Value {
-    let mut mappers = vec![ours()];
+    let mut mappers = limited();
+    mappers.push(ours());
     mappers.extend(
         REASONS
             .iter()
@@ -22,10 +28,28 @@ pub(super) fn local_replies() -> Value {
     json!({ "mappers": mappers })
 }
 
+/// What the rate limit refused is a 429 to Envoy, whose protocol has room for no other status: it gets that of its reason.
+fn limited() -> Vec<Value> {
+    let mut reasons = BTreeMap::<u16, Vec<String>>::new();
+    for code in DenyCode::ALL {
+        let of_status = reasons.entry(code.status()).or_default();
+        of_status.push(format!("'{}'", code.as_str()));
+    }
+    reasons.remove(&429);
+    let mapper = |(status, reasons): (u16, Vec<String>)| {
+        let reasons = reasons.join(", ");
+        let filter = when(&format!(
+            "response.code_details == '{LIMITED}' && response.headers['x-deny-reason'] in [{reasons}]"
+        ));
+        json!({ "filter": filter, "status_code": status })
+    };
+    reasons.into_iter().map(mapper).collect()
+}
+
 /// What our services answered is left as it is.
 fn ours() -> Value {
-    let details = ["ext_authz_denied", "request_rate_limited"]
-        .map(|it| format!("response.code_details == '{it}'"));
+    let details =
+        ["ext_authz_denied", LIMITED].map(|it| format!("response.code_details == '{it}'"));
     let cut = "response.code_details.startsWith('outgate_')";
     json!({ "filter": when(&format!("{} || {cut}", details.join(" || "))) })
 }
