@@ -83,7 +83,7 @@ async fn share(scrub: bool, core: usize) {
     let ca = TestCa::new("the upstreams' CA");
     let port = load::upstream(&ca).await;
     let places = Places::new(port, &ca);
-    let gateway = places.gateway(HOSTS, scrub);
+    let mut gateway = places.gateway(HOSTS, scrub);
     let (_, token) = gateway.session_create();
     let folder = places.folder.path();
     nothing::record(&gateway.folder().join("xds.sock"), &token, port, folder).await;
@@ -133,6 +133,8 @@ async fn share(scrub: bool, core: usize) {
             envoy / middle(0, |it| it.envoy),
         );
     }
+    // One that is built to count what it runs writes that down at its end, and not when it is killed.
+    gateway.terminate(Duration::from_secs(30));
 }
 
 async fn cost(guest: &Guest, port: u16, token: &str, envoy: u32, server: u32) -> Cost {

@@ -6,7 +6,6 @@ use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
 };
-use rustix::time::{ClockId, clock_gettime};
 
 /// The processors that this process may use.
 pub(crate) fn cores() -> Vec<usize> {
@@ -21,16 +20,6 @@ pub(crate) fn pin(core: usize) {
     let mut set = CpuSet::new();
     set.set(core).unwrap();
     sched_setaffinity(Pid::from_raw(0), &set).unwrap();
-}
-
-/// What all threads of this process have used of processors.
-pub(crate) fn process_time() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap()
-}
-
-/// What the calling thread has used of processors.
-pub(crate) fn thread_time() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap()
 }
 
 /// What all threads of a process have used of processors so far, those that ended not counted (proc_pid_schedstat).

@@ -9,7 +9,7 @@ use std::{
     process::Command,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -49,6 +49,7 @@ use super::{
 const ROLE: &str = "decide-nothing";
 /// Where it is reached, in its folder.
 const SOCKET: &str = "nothing.sock";
+const START: Duration = Duration::from_secs(10);
 
 /// Whether this process was started by [`start`].
 pub(crate) fn is_asked_for() -> bool {
@@ -75,7 +76,9 @@ pub(crate) fn start(folder: &Path, core: usize) -> (Running, PathBuf) {
     command.arg(ROLE).arg(folder);
     let running = Running::start(command, core);
     let socket = folder.join(SOCKET);
+    let begun = Instant::now();
     while !socket.exists() {
+        assert!(begun.elapsed() < START, "it does not serve");
         std::thread::sleep(Duration::from_millis(10));
     }
     (running, socket)
@@ -115,7 +118,7 @@ struct Nothing {
 }
 
 impl Nothing {
-    /// What was answered once, message by message as it went over the wire, in three files.
+    /// What was answered once, message by message as it went over the wire, a file each.
     fn read(folder: &Path) -> Self {
         let read = |name: &str| Bytes::from(std::fs::read(folder.join(name)).unwrap());
         Self {
